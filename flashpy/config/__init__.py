@@ -1,0 +1,37 @@
+"""Settings: TOML -> frozen structs, or a ConfigError with file, line and key. Runs in the master.
+
+Workers get the finished Settings by fork. `schema` is the only home of defaults.
+"""
+
+from flashpy.config.load import for_folder, load
+from flashpy.config.render import to_toml
+from flashpy.config.roots import check_roots
+from flashpy.config.schema import (
+    Cache,
+    Helpers,
+    Limits,
+    Listen,
+    Log,
+    Mount,
+    Server,
+    Settings,
+    Site,
+)
+from flashpy.config.source import ConfigError
+
+__all__ = [
+    "Cache",
+    "ConfigError",
+    "Helpers",
+    "Limits",
+    "Listen",
+    "Log",
+    "Mount",
+    "Server",
+    "Settings",
+    "Site",
+    "check_roots",
+    "for_folder",
+    "load",
+    "to_toml",
+]

@@ -1,0 +1,155 @@
+"""What spans several keys, or is a language of its own: checked after types and bounds. Master.
+
+Whatever a worker could stumble over is refused here, with the key's line: a header that would break
+the framing of replies, a site that no request can reach, limits that contradict each other.
+Whether the roots are there is another matter (roots): a file can be checked on another machine.
+"""
+
+import re
+from collections.abc import Iterator
+
+from flashpy import privileges
+from flashpy.config.schema import Mount, Settings, Site
+from flashpy.config.source import Key, Source
+from flashpy.config.units import format_size, format_time
+
+# RFC 9110, sections 5.6.2 (token), 5.5 (field values; ASCII only) and 8.3.1 (media types).
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?|", re.ASCII)
+_MEDIA = re.compile(
+    r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: *; *[!-:<-~]+)*", re.ASCII
+)
+
+# Fields that frame a reply or describe its file: the server works them out, a fixed one would lie.
+OWN_FIELDS = frozenset(
+    (
+        "accept-ranges",
+        "allow",
+        "connection",
+        "content-length",
+        "content-range",
+        "content-type",
+        "date",
+        "etag",
+        "keep-alive",
+        "last-modified",
+        "location",
+        "server",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+
+
+def check(settings: Settings, source: Source) -> None:
+    """Raises ConfigError for the first contradiction."""
+    for problem in _limit_problems(settings):
+        raise source.error(*problem)
+    _check_listeners(settings, source)
+    _check_account(("server", "user"), settings.server.user, None, source)
+    _check_account(("server", "group"), None, settings.server.group, source)
+    _check_hosts(settings, source)
+    for number, site in enumerate(settings.site):
+        _check_site(("site", number), site, source)
+
+
+def _limit_problems(settings: Settings) -> Iterator[tuple[Key, str]]:
+    helpers, cache, limits = settings.helpers, settings.cache, settings.limits
+    if helpers.min > helpers.max:
+        yield ("helpers", "min"), f"expected at most helpers.max, which is {helpers.max}"
+    if cache.chunk & (cache.chunk - 1):
+        yield ("cache", "chunk"), f"expected a power of two, not {format_size(cache.chunk)}"
+    if cache.revalidate > cache.max_stale:
+        stale = format_time(cache.max_stale)
+        yield ("cache", "revalidate"), f"expected at most cache.max_stale, which is {stale}"
+    if limits.request_line > limits.header_bytes:
+        most = format_size(limits.header_bytes)
+        yield ("limits", "request_line"), f"expected at most limits.header_bytes, which is {most}"
+
+
+def _check_listeners(settings: Settings, source: Source) -> None:
+    seen: set[str] = set()
+    for number, listen in enumerate(settings.server.listen):
+        if listen.address in seen:
+            words = f"{listen.address} is given twice"
+            raise source.error(("server", "listen", number), words)
+        seen.add(listen.address)
+
+
+def _check_account(key: Key, user: str | None, group: str | None, source: Source) -> None:
+    try:
+        privileges.resolve(user, group)
+    except LookupError as error:
+        raise source.error(key, str(error)) from None
+    except PermissionError:
+        pass  # a matter of who starts the server, who may be another than who checks the file
+
+
+def _check_hosts(settings: Settings, source: Source) -> None:
+    owners: dict[str, int] = {}
+    for number, site in enumerate(settings.site):
+        if number and not site.hosts:
+            words = "expected hosts: only the first site answers for hosts that no site names"
+            raise source.error(("site", number, "hosts"), words)
+        for position, host in enumerate(site.hosts):
+            if host in owners:
+                words = f"{host!r} is already a host of site[{owners[host]}]"
+                raise source.error(("site", number, "hosts", position), words)
+            owners[host] = number
+
+
+def _check_site(key: Key, site: Site, source: Source) -> None:
+    for number, name in enumerate(site.index):
+        if not _is_file_name(name):
+            words = f"expected a file name without slash, not {name!r}"
+            raise source.error((*key, "index", number), words)
+    if site.charset and not _TOKEN.fullmatch(site.charset):
+        words = f'expected a name such as "utf-8", or "" for none, not {site.charset!r}'
+        raise source.error((*key, "charset"), words)
+    _check_headers((*key, "headers"), site.headers, source)
+    for extension, media in site.types.items():
+        if not _MEDIA.fullmatch(media):
+            words = f'expected a media type such as "text/html", not {media!r}'
+            raise source.error((*key, "types", extension), words)
+    _check_mounts((*key, "mount"), site.mount, source)
+
+
+def _is_file_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not any(character in name for character in "/\0")
+
+
+def _check_headers(key: Key, headers: dict[str, str], source: Source) -> None:
+    seen: set[str] = set()
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name):
+            raise source.error((*key, name), f"{name!r} is not a field name")
+        if name.lower() in OWN_FIELDS:
+            raise source.error((*key, name), "the server sets this field itself")
+        if name.lower() in seen:
+            raise source.error((*key, name), "this field is given twice")
+        if not _VALUE.fullmatch(value):
+            words = f"expected one line of printable ASCII, not {value!r}"
+            raise source.error((*key, name), words)
+        seen.add(name.lower())
+
+
+def _check_mounts(key: Key, mounts: tuple[Mount, ...], source: Source) -> None:
+    seen: set[str] = set()
+    for number, mount in enumerate(mounts):
+        place = (*key, number, "at")
+        if mount.at == "/":
+            raise source.error(place, 'expected a path below "/", which is the site\'s own root')
+        if not _is_mount_path(mount.at):
+            words = f'expected a path such as "/files/", decoded, not {mount.at!r}'
+            raise source.error(place, words)
+        if mount.at in seen:
+            raise source.error(place, f"{mount.at!r} is mounted twice")
+        seen.add(mount.at)
+
+
+def _is_mount_path(path: str) -> bool:
+    """Begins and ends with a slash, and no request could mean it in another way."""
+    names = path.split("/")[1:-1]
+    plain = all(name not in ("", ".", "..") and name.isprintable() for name in names)
+    return path[:1] == "/" and path[-1:] == "/" and bool(names) and plain and "\\" not in path

@@ -1,0 +1,207 @@
+"""The settings, their defaults and their bounds: the only home of either. Values only.
+
+Each default has its reason beside it, mostly what other servers chose. Numbers of limits, caches
+and helpers are per worker. After load() times are seconds (float) and sizes are bytes (int), paths
+are absolute, and everything is frozen. `Meta(extra={"unit": ...})` tells the reader and the writer
+of TOML how a value is written; a bound stands here and nowhere else.
+"""
+
+import socket
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from flashpy.config.machine import cache_memory, usable_cores
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+DAY = 86400.0
+
+# What `memory` is worked out from, so these defaults have names.
+CHUNK = 256 * KIB
+MAX_HELPERS = 16
+# A chunk cache below this is no cache; one more than the helpers for each reply under way.
+LEAST_AUTO_CHUNKS = 8
+# Blocks beyond one per helper: the reply being sent needs two (one sent, one loading).
+SPARE_CHUNKS = 2
+# Everyone may connect, as with a TCP port; who should not is kept out by the folder's rights.
+SOCKET_MODE = 0o666
+
+
+def _time(least: float, most: float) -> Meta:
+    return Meta(ge=least, le=most, extra={"unit": "time"})
+
+
+def _size(least: int, most: int) -> Meta:
+    return Meta(ge=least, le=most, extra={"unit": "size"})
+
+
+def _unit(name: str) -> Meta:
+    return Meta(extra={"unit": name})
+
+
+Workers = Annotated[int, Meta(ge=1, le=1024, extra={"unit": "workers"})]
+
+
+class Listen(Struct, frozen=True, forbid_unknown_fields=True):
+    """One address to listen on: "host:port", "[v6]:port" or "unix:PATH"."""
+
+    address: str
+    # Rights of a unix socket's file; without meaning for TCP.
+    mode: Annotated[int, Meta(ge=0, le=0o777, extra={"unit": "mode"})] = SOCKET_MODE
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """AF_UNIX, AF_INET6 for a host in brackets, else AF_INET."""
+        if self.address.startswith("unix:"):
+            return socket.AF_UNIX
+        return socket.AF_INET6 if self.address.startswith("[") else socket.AF_INET
+
+    @property
+    def host(self) -> str:
+        """The host name or address without brackets; "" for a unix socket."""
+        if self.family == socket.AF_UNIX:
+            return ""
+        return self.address.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port; 0 means one that the kernel chooses, and is also given for a unix socket."""
+        return 0 if self.family == socket.AF_UNIX else int(self.address.rpartition(":")[2])
+
+    @property
+    def path(self) -> str | None:
+        """The path of a unix socket; None for TCP."""
+        return self.address.removeprefix("unix:") if self.family == socket.AF_UNIX else None
+
+
+class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[server]: where to listen, how many processes, with whose rights."""
+
+    # Loopback only: what is open to the world is so because someone wrote it down.
+    listen: Annotated[tuple[Listen, ...], _unit("listen")] = (Listen(address="127.0.0.1:8080"),)
+    # "auto": one event loop a usable core, as nginx advises.
+    workers: Workers = field(default_factory=usable_cores)
+    # A name or an id, in digits. None, "" in the file: the rights that it was started with.
+    user: Annotated[str | None, _unit("account")] = None
+    # None: the user's own groups.
+    group: Annotated[str | None, _unit("account")] = None
+    # As gunicorn's. The kernel cuts it to net.core.somaxconn (4096 since Linux 5.4).
+    backlog: Annotated[int, Meta(ge=1, le=65535)] = 2048
+    # None, "" in the file: none. A service manager knows the process without one.
+    pidfile: Annotated[str | None, _unit("path or nothing")] = None
+    # As gunicorn's: long enough for most downloads, short enough for a service manager (90 s).
+    graceful_timeout: Annotated[float, _time(0, DAY)] = 30.0
+    # As gunicorn's. A turn of the loop takes microseconds, so this is a stuck process, not a slow.
+    worker_timeout: Annotated[float, _time(1, DAY)] = 30.0
+
+
+class Helpers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[helpers]: the processes that may wait for a file system, per worker."""
+
+    # One for lookups and one that can revalidate while the first reads.
+    min: Annotated[int, Meta(ge=1, le=256)] = 2
+    # Keeps a disk's queue full (NCQ has 32 places for all workers) and is still few processes.
+    max: Annotated[int, Meta(ge=2, le=256)] = MAX_HELPERS
+    # Jobs that may wait: at 1 ms a job the last one waits 64 ms. Beyond it 503 is kinder.
+    queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024
+    # From the start of the wait to 504: longer than any disk that works, shorter than a client.
+    timeout: Annotated[float, _time(0.001, DAY)] = 30.0
+
+
+class Cache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[cache]: what a worker holds in memory."""
+
+    # Paths with their facts, as many as Flash had; missing ones have a quarter more.
+    paths: Annotated[int, Meta(ge=4, le=10_000_000)] = 6000
+    # Contents, in whole chunks. "auto": a quarter of the memory, shared by the workers.
+    memory: Annotated[int, Meta(ge=1, le=1 << 50, extra={"unit": "memory"})] = field(
+        default_factory=lambda: auto_memory(usable_cores(), CHUNK, MAX_HELPERS)
+    )
+    # The largest block and unit of reading: 2 ms of a disk of 125 MB/s, seldom more than a page
+    # with its images needs.
+    chunk: Annotated[int, _size(64 * KIB, 4 * MIB)] = CHUNK
+    # mlock needs a right that most do not have; without swap it does nothing.
+    lock: bool = False
+    # A changed file shows after about this long; nginx's open_file_cache_valid is 60 s.
+    revalidate: Annotated[float, _time(0, DAY)] = 1.0
+    # The bound on how stale a reply may ever be, also when the disk is too slow to ask.
+    max_stale: Annotated[float, _time(0, DAY)] = 10.0
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[limits]: what one client, or all of a worker's together, may take."""
+
+    # From the first byte to the end of the head, absolute: slow senders do not stretch it.
+    header_timeout: Annotated[float, _time(0.001, DAY)] = 10.0
+    # nginx's keepalive_timeout.
+    idle_timeout: Annotated[float, _time(0.001, DAY)] = 75.0
+    # nginx's send_timeout: no progress for so long, not the whole reply.
+    send_timeout: Annotated[float, _time(0.001, DAY)] = 60.0
+    # nginx (large_client_header_buffers) and Apache (LimitRequestLine) both take 8 KiB.
+    request_line: Annotated[int, _size(16, MIB)] = 8 * KIB
+    # nginx: 4 buffers of 8 KiB.
+    header_bytes: Annotated[int, _size(64, 16 * MIB)] = 32 * KIB
+    # Apache's LimitRequestFields; the parser holds 256 at most.
+    header_fields: Annotated[int, Meta(ge=1, le=250)] = 100
+    # nginx's client_max_body_size. A body is read and dropped here.
+    body: Annotated[int, _size(0, 1 << 40)] = MIB
+    # Under 3 KB each when idle: 30 MB. The descriptor limit must allow them.
+    connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    # Requests on one connection; 0: no limit. Nothing leaks here that a limit would hide.
+    keepalive_requests: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+
+
+class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[log]: "-" is standard output for access and standard error for error."""
+
+    access: Annotated[str, _unit("access log")] = "-"
+    error: Annotated[str, _unit("error log")] = "-"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Mount(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[[site.mount]]: another folder under a path of the site."""
+
+    at: str
+    root: Annotated[str, _unit("path")]
+
+
+class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[[site]]: a folder and how it is served; the first one is the default."""
+
+    # Only the first site may have none.
+    hosts: Annotated[tuple[str, ...], _unit("hosts")] = ()
+    root: Annotated[str, _unit("path")]
+    # Every server's first choice.
+    index: tuple[str, ...] = ("index.html",)
+    headers: dict[str, str] = {}
+    # A link that leaves the root publishes what nobody meant to; one that stays is harmless.
+    symlinks: Literal["inside", "deny", "follow"] = "inside"
+    # .git, .env: served by mistake only. /.well-known/ is always served (RFC 8615).
+    dotfiles: bool = False
+    # WHATWG: all text is UTF-8. "": no charset parameter.
+    charset: str = "utf-8"
+    # Extension without its dot, lower-case -> media type, before our own table.
+    types: Annotated[dict[str, str], _unit("types")] = {}
+    mount: tuple[Mount, ...] = ()
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole configuration, as load() returns it."""
+
+    server: Server = field(default_factory=lambda: Server())
+    helpers: Helpers = Helpers()
+    cache: Cache = field(default_factory=lambda: Cache())
+    limits: Limits = Limits()
+    log: Log = Log()
+    site: tuple[Site, ...]
+
+
+def least_chunks(helpers: int) -> int:
+    """Chunks without which a worker could not keep `helpers` helpers busy."""
+    return helpers + SPARE_CHUNKS
+
+
+def auto_memory(workers: int, chunk: int, helpers: int) -> int:
+    """`memory = "auto"`: bytes of content cache for one of `workers` workers."""
+    return cache_memory(workers, chunk, max(LEAST_AUTO_CHUNKS, least_chunks(helpers)))
