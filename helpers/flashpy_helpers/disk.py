@@ -1,0 +1,78 @@
+"""Read a range of a file straight into the content cache: one version of it or none. Helpers run
+this.
+
+The file is looked at before and after the read: if nothing has changed, all bytes are of the one
+version. Two things would hide a change. Older kernels (before 6.13) count a file's times in ticks,
+so it may be changed twice in one tick. And a write sets them when it begins, so a read within a
+long write sees the new times with old bytes. So a file that was changed just now is left alone
+until it has rested for a moment. What remains is a single write call that lasts longer than that.
+"""
+
+import os
+import time
+
+from flashpy_helpers.wire import Identity
+
+AHEAD_BYTES = 2 << 20
+"""How far a Load asks the kernel to read on behind its own range (docs/performance.md)."""
+
+RESTED_NS = 40_000_000
+"""The age of the last change from which on a file is read: four ticks at 100 Hz."""
+
+
+class MovingError(Exception):
+    """The file was changed while it was read, or is no longer the version that was asked for."""
+
+
+def identity(facts: os.stat_result) -> Identity:
+    """Return what tells this version of a file from all others."""
+    return Identity(facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+def read_version(fd: int, view: memoryview, start: int, wanted: Identity | None) -> Identity:
+    """Fill ``view`` with the bytes from ``start`` on; return the version that they belong to.
+
+    Raises MovingError when they are not all of one version, or not of the one that is ``wanted``.
+    Then the bytes in ``view`` mean nothing. The range must lie within the file.
+    """
+    before = identity(os.fstat(fd))
+    if wanted is not None and before != wanted:
+        raise MovingError
+    if not view:
+        return before
+    if start + len(view) > before.size:
+        raise MovingError
+    _let_rest(before)
+    if _fill(fd, view, start) < len(view) or identity(os.fstat(fd)) != before:
+        raise MovingError
+    return before
+
+
+def read_ahead(fd: int, start: int, length: int, size: int) -> None:
+    """Have the kernel begin to read this range, and what follows it, of a file of ``size`` bytes.
+
+    Without this the disk would rest between two Loads, since each one opens the file anew and the
+    kernel forgets that it is read in order. A file system that cannot do it says so in vain.
+    """
+    if length < size:
+        end = min(start + length + AHEAD_BYTES, size)
+        try:
+            os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_WILLNEED)
+        except OSError:
+            return
+
+
+def _let_rest(version: Identity) -> None:
+    age = time.time_ns() - version.ctime_ns
+    if 0 <= age < RESTED_NS:
+        time.sleep((RESTED_NS - age) / 1e9)
+
+
+def _fill(fd: int, view: memoryview, start: int) -> int:
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, (view[done:],), start + done)
+        if not count:
+            break
+        done += count
+    return done

@@ -1,0 +1,208 @@
+"""Do one job: root and path to facts and content. Helpers run this; here they wait for the disk.
+
+A job ends in an answer, always: what the file system says becomes a verdict. The root is opened
+anew for each job, so a root that is a link (``current``) may be switched at any time.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from flashpy_helpers import beneath, disk, wire
+from flashpy_helpers.wire import Answer, Check, Failure, Identity, Job, Load, Lookup, Root
+
+_TRIES = 3
+_VERDICTS = {
+    errno.ENOENT: wire.MISSING,
+    errno.ENOTDIR: wire.MISSING,
+    errno.ELOOP: wire.MISSING,
+    errno.ENAMETOOLONG: wire.MISSING,
+    errno.EACCES: wire.REFUSED,
+    errno.EPERM: wire.REFUSED,
+    errno.EXDEV: wire.REFUSED,
+    errno.EMFILE: wire.BUSY,
+    errno.ENFILE: wire.BUSY,
+    errno.ENOMEM: wire.BUSY,
+    errno.ESTALE: wire.MOVING,
+}
+
+
+class VerdictError(Exception):
+    """A path that ends in a verdict, where the kernel had no complaint."""
+
+    def __init__(self, verdict: int) -> None:
+        super().__init__(verdict)
+        self.verdict = verdict
+
+
+class Named(NamedTuple):
+    """A regular file under a root: its descriptor (O_PATH), its resolved path, its version."""
+
+    fd: int
+    path: bytes
+    identity: Identity
+
+
+class Tree:
+    """One root, opened for one job."""
+
+    def __init__(self, root: Root, fd: int) -> None:
+        self.root = root
+        self.fd = fd
+
+    @contextmanager
+    def find(self, path: bytes) -> Iterator[Named]:
+        """Give the file that a path names, or the index file of a folder that it names.
+
+        Raises VerdictError (MISSING, FOLDER, NO_INDEX) and OSError.
+        """
+        named = self._named(path) or self._index(path)
+        try:
+            yield named
+        finally:
+            os.close(named.fd)
+
+    @contextmanager
+    def reading(self, named: Named) -> Iterator[int]:
+        """Give a descriptor for reading the file. Raises OSError (EACCES ...)."""
+        fd = beneath.open_file(self.fd, named.path, self.root.symlinks, named.fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _named(self, path: bytes) -> Named | None:
+        """Return a file, or None for a folder that is asked for with its slash."""
+        fd = beneath.open_path(self.fd, path, self.root.symlinks)
+        try:
+            facts = os.fstat(fd)
+            if stat.S_ISREG(facts.st_mode):
+                kept, fd = fd, -1
+                return Named(kept, path, disk.identity(facts))
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        if not stat.S_ISDIR(facts.st_mode):
+            raise VerdictError(wire.MISSING)
+        if path and not path.endswith(b"/"):
+            raise VerdictError(wire.FOLDER)
+        return None
+
+    def _index(self, folder: bytes) -> Named:
+        for name in self.root.index:
+            try:
+                named = self._named(folder + name)
+            except OSError as error:
+                if _VERDICTS.get(error.errno or 0) != wire.MISSING:
+                    raise
+            except VerdictError:
+                continue
+            else:
+                if named is not None:
+                    return named
+        raise VerdictError(wire.NO_INDEX)
+
+
+@contextmanager
+def open_tree(root: Root) -> Iterator[Tree]:
+    """Give the folder of a root for one job. Raises OSError."""
+    fd = beneath.open_root(root.path)
+    try:
+        yield Tree(root, fd)
+    finally:
+        os.close(fd)
+
+
+def do(job: Job, roots: Mapping[int, Root], memory: memoryview) -> Answer:
+    """Return the answer to a job, with the bytes that it asks for in ``memory`` (the cache).
+
+    Raises KeyError or ValueError for a job that names an unknown root or memory that is not there.
+    """
+    root = roots[job.root]
+    try:
+        match job:
+            case Lookup():
+                return _lookup(job, root, _part(memory, job.offset, job.room))
+            case Load():
+                return _load(job, root, _part(memory, job.offset, job.length))
+            case Check():
+                return _check(job, root)
+    except disk.MovingError:
+        return Failure(job.id, wire.MOVING, 0)
+    except VerdictError as outcome:
+        return Failure(job.id, outcome.verdict, 0)
+    except OSError as error:
+        return Failure(job.id, verdict(error), error.errno or 0)
+
+
+def verdict(error: OSError) -> int:
+    """Return what an error of the file system means for a request."""
+    return _VERDICTS.get(error.errno or 0, wire.BROKEN)
+
+
+def _lookup(job: Lookup, root: Root, room: memoryview) -> Answer:
+    for _ in range(_TRIES):
+        try:
+            return _look(job, root, room)
+        except disk.MovingError:
+            continue
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    raise disk.MovingError
+
+
+def _look(job: Lookup, root: Root, room: memoryview) -> Answer:
+    with open_tree(root) as tree, tree.find(job.path) as named:
+        if named.identity == job.known:
+            return wire.Unchanged(job.id)
+        with tree.reading(named) as fd:
+            filled = min(named.identity.size, len(room))
+            version = disk.read_version(fd, room[:filled], 0, named.identity)
+            return wire.Found(job.id, version, named.path, filled)
+
+
+def _load(job: Load, root: Root, room: memoryview) -> Answer:
+    with open_tree(root) as tree, tree.find(job.path) as named:
+        if named.identity != job.identity:
+            raise disk.MovingError
+        with tree.reading(named) as fd:
+            size = named.identity.size
+            filled = max(0, min(size - job.start, len(room)))
+            disk.read_ahead(fd, job.start, filled, size)
+            disk.read_version(fd, room[:filled], job.start, named.identity)
+            return wire.Loaded(job.id, filled)
+
+
+def _check(job: Check, root: Root) -> Answer:
+    try:
+        with open_tree(root) as tree:
+            outcomes = [_outcome(tree, path, expected) for path, expected in job.expected]
+    except OSError as error:
+        outcomes = [verdict(error)] * len(job.expected)
+    pairs = enumerate(zip(outcomes, job.expected, strict=True))
+    return wire.Changed(job.id, tuple(n for n, (now, (_, then)) in pairs if now != then))
+
+
+def _outcome(tree: Tree, path: bytes, expected: Identity | int) -> Identity | int:
+    try:
+        with tree.find(path) as named:
+            if isinstance(expected, int):
+                # Whether it may be read is known only by opening it.
+                with tree.reading(named):
+                    pass
+            return named.identity
+    except VerdictError as outcome:
+        return outcome.verdict
+    except OSError as error:
+        return verdict(error)
+
+
+def _part(memory: memoryview, offset: int, length: int) -> memoryview:
+    part = memory[offset : offset + length]
+    if len(part) != length:
+        raise ValueError("a job that names memory outside the cache")
+    return part

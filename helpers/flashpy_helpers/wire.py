@@ -1,0 +1,345 @@
+"""What is said on a helper's channel: jobs, answers, roots. Worker, master and helpers run this.
+
+Values and struct packing, nothing else: no pickle, so a record can make nothing but these values,
+and a worker that was taken over can only ask for what a job can name. A record begins with one
+byte that says what it is. Times are split into seconds and nanoseconds, since a file system may
+hold a time (year 2400) whose nanoseconds do not fit into 64 bits.
+
+Paths are relative to their root, decoded, without a leading slash: ``b""`` is the root folder
+itself, ``b"docs/"`` a folder that is wanted, ``b"a.html"`` a file.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+VERSION = 1
+"""A worker and a helper must agree on it: the helper says it in its Hello."""
+
+INSIDE, DENY, FOLLOW = 0, 1, 2
+"""Symlink policies: the target must lie under the root; no links below the root; any target."""
+
+MISSING, REFUSED, FOLDER, NO_INDEX, MOVING, BUSY, BROKEN = range(1, 8)
+"""Verdicts: 404; 403; redirect to path + "/"; a folder without index file; the file changed while
+it was read; no descriptors or memory; any other error (EIO ...)."""
+
+CHECK_PATHS = 256
+"""The most paths of one Check."""
+CHECK_BYTES = 60 * 1024
+"""The longest Check, in bytes as packed."""
+CHECK_ITEM = 64
+"""No path adds more to a Check than its own length and this."""
+
+
+class WireError(ValueError):
+    """A record that no program of this version sends, or a value that no record can hold."""
+
+
+class Root(NamedTuple):
+    """A folder that jobs may name by its number (its order of arrival at the spawner)."""
+
+    path: bytes
+    index: tuple[bytes, ...]  # type: ignore[assignment]  # hides tuple.index
+    symlinks: int
+
+
+class Identity(NamedTuple):
+    """What makes two looks at a file the same version of it. Size in bytes, times since 1970."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Lookup(NamedTuple):
+    """Find ``path``; read its first ``room`` bytes to ``offset`` unless it is still ``known``."""
+
+    id: int
+    root: int
+    path: bytes
+    offset: int
+    room: int
+    known: Identity | None
+
+
+class Load(NamedTuple):
+    """Read ``length`` bytes from ``start`` of exactly this version to ``offset``.
+
+    ``path`` is the resolved path of a Found.
+    """
+
+    id: int
+    root: int
+    path: bytes
+    identity: Identity
+    start: int
+    length: int
+    offset: int
+
+
+class Check(NamedTuple):
+    """Say which of these paths are no longer what is expected: an Identity or a verdict."""
+
+    id: int
+    root: int
+    expected: tuple[tuple[bytes, Identity | int], ...]
+
+
+class Hello(NamedTuple):
+    """The first record of a helper."""
+
+    version: int
+    pid: int
+
+
+class Found(NamedTuple):
+    """A file: its facts, its path with the index name added, and how many bytes were read."""
+
+    id: int
+    identity: Identity
+    path: bytes
+    filled: int
+
+
+class Unchanged(NamedTuple):
+    """A Lookup found the known version: nothing was read."""
+
+    id: int
+
+
+class Loaded(NamedTuple):
+    """A Load is done: ``filled`` bytes, all of the version it asked for."""
+
+    id: int
+    filled: int
+
+
+class Changed(NamedTuple):
+    """The positions in a Check whose outcome differs from what was expected."""
+
+    id: int
+    positions: tuple[int, ...]
+
+
+class Failure(NamedTuple):
+    """Any other outcome of a job: a verdict, and the errno behind it (0 when there is none)."""
+
+    id: int
+    verdict: int
+    errno: int
+
+
+Job = Lookup | Load | Check
+Answer = Hello | Found | Unchanged | Loaded | Changed | Failure
+
+
+class _Kind:
+    """The first byte of a record (a class, since a case wants a dotted name)."""
+
+    LOOKUP, LOOKUP_KNOWN, LOAD, CHECK, ROOT = 1, 2, 3, 4, 5
+    HELLO, FOUND, UNCHANGED, LOADED, CHANGED, FAILURE = 16, 17, 18, 19, 20, 21
+
+
+# Identity: device, inode, size, mtime (seconds, nanoseconds), ctime (seconds, nanoseconds).
+_FILE = "QQQqIqI"
+_file = struct.Struct("<" + _FILE)
+_lookup = struct.Struct("<BQIQQ")
+_lookup_known = struct.Struct("<BQIQQ" + _FILE)
+_load = struct.Struct("<BQIQQQ" + _FILE)
+_check = struct.Struct("<BQI")
+_item = struct.Struct("<HB")
+_root = struct.Struct("<BBHB")
+_name = struct.Struct("<H")
+_hello = struct.Struct("<BHI")
+_found = struct.Struct("<BQQ" + _FILE)
+_head = struct.Struct("<BQ")
+_loaded = struct.Struct("<BQQ")
+_failure = struct.Struct("<BQBI")
+
+_SECOND = 1_000_000_000
+_VERDICTS = frozenset(range(MISSING, BROKEN + 1))
+
+
+def pack_job(job: Job) -> bytes:
+    """Return the record of a job. Raises WireError for values that do not fit."""
+    try:
+        match job:
+            case Lookup(id, root, path, offset, room, None):
+                return _lookup.pack(_Kind.LOOKUP, id, root, offset, room) + path
+            case Lookup(id, root, path, offset, room, Identity() as known):
+                facts = _split(known)
+                return _lookup_known.pack(_Kind.LOOKUP_KNOWN, id, root, offset, room, *facts) + path
+            case Load(id, root, path, identity, start, length, offset):
+                facts = _split(identity)
+                return _load.pack(_Kind.LOAD, id, root, start, length, offset, *facts) + path
+            case Check(id, root, expected):
+                return _pack_check(id, root, expected)
+    except struct.error as error:
+        raise WireError(f"{type(job).__name__}: {error}") from None
+    raise WireError(f"not a job: {type(job).__name__}")
+
+
+def unpack_job(record: bytes) -> Job:
+    """Return the job of a record. Raises WireError for every record that pack_job cannot make."""
+    try:
+        match record[0]:
+            case _Kind.LOOKUP:
+                _, id, root, offset, room = _lookup.unpack_from(record)
+                return Lookup(id, root, record[_lookup.size :], offset, room, None)
+            case _Kind.LOOKUP_KNOWN:
+                _, id, root, offset, room, *facts = _lookup_known.unpack_from(record)
+                path = record[_lookup_known.size :]
+                return Lookup(id, root, path, offset, room, _join(facts))
+            case _Kind.LOAD:
+                _, id, root, start, length, offset, *facts = _load.unpack_from(record)
+                path = record[_load.size :]
+                return Load(id, root, path, _join(facts), start, length, offset)
+            case _Kind.CHECK:
+                return _unpack_check(record)
+    except (struct.error, IndexError) as error:
+        raise WireError(f"a job cut short: {error}") from None
+    raise WireError(f"not a job: {record[0]}")
+
+
+def job_id(record: bytes) -> int:
+    """Return the id of a record that unpack_job refused, 0 when it is too short for one."""
+    return int.from_bytes(record[1:9], "little")
+
+
+def pack_answer(answer: Answer) -> bytes:
+    """Return the record of an answer. Raises WireError for values that do not fit."""
+    try:
+        match answer:
+            case Found(id, identity, path, filled):
+                return _found.pack(_Kind.FOUND, id, filled, *_split(identity)) + path
+            case Unchanged(id):
+                return _head.pack(_Kind.UNCHANGED, id)
+            case Loaded(id, filled):
+                return _loaded.pack(_Kind.LOADED, id, filled)
+            case Changed(id, positions):
+                tail = struct.pack(f"<{len(positions)}H", *positions)
+                return _head.pack(_Kind.CHANGED, id) + tail
+            case Failure(id, verdict, errno):
+                return _failure.pack(_Kind.FAILURE, id, _verdict(verdict), errno)
+            case Hello(version, pid):
+                return _hello.pack(_Kind.HELLO, version, pid)
+    except struct.error as error:
+        raise WireError(f"{type(answer).__name__}: {error}") from None
+    raise WireError(f"not an answer: {type(answer).__name__}")
+
+
+def unpack_answer(record: bytes) -> Answer:
+    """Return the answer of a record. Raises WireError for what pack_answer cannot make."""
+    try:
+        match record[0]:
+            case _Kind.FOUND:
+                _, id, filled, *facts = _found.unpack_from(record)
+                return Found(id, _join(facts), record[_found.size :], filled)
+            case _Kind.UNCHANGED:
+                return Unchanged(_head.unpack(record)[1])
+            case _Kind.LOADED:
+                return Loaded(*_loaded.unpack(record)[1:])
+            case _Kind.CHANGED:
+                count = (len(record) - _head.size) // 2
+                _, id, *positions = struct.unpack(f"<BQ{count}H", record)
+                return Changed(id, tuple(positions))
+            case _Kind.FAILURE:
+                _, id, verdict, errno = _failure.unpack(record)
+                return Failure(id, _verdict(verdict), errno)
+            case _Kind.HELLO:
+                return Hello(*_hello.unpack(record)[1:])
+    except (struct.error, IndexError) as error:
+        raise WireError(f"an answer cut short: {error}") from None
+    raise WireError(f"not an answer: {record[0]}")
+
+
+def pack_root(root: Root) -> bytes:
+    """Return the record of a root. Raises WireError for values that do not fit."""
+    try:
+        if root.symlinks not in (INSIDE, DENY, FOLLOW):
+            raise WireError(f"not a symlink policy: {root.symlinks}")
+        head = _root.pack(_Kind.ROOT, root.symlinks, len(root.path), len(root.index))
+        names = b"".join(_name.pack(len(name)) + name for name in root.index)
+        return head + root.path + names
+    except struct.error as error:
+        raise WireError(f"Root: {error}") from None
+
+
+def unpack_root(record: bytes) -> Root:
+    """Return the root of a record. Raises WireError for what pack_root cannot make."""
+    try:
+        kind, symlinks, length, count = _root.unpack_from(record)
+        if kind != _Kind.ROOT or symlinks not in (INSIDE, DENY, FOLLOW):
+            raise WireError("not a root")
+        path, at = _take(record, _root.size, length)
+        index = []
+        for _ in range(count):
+            (length,) = _name.unpack_from(record, at)
+            name, at = _take(record, at + _name.size, length)
+            index.append(name)
+    except struct.error as error:
+        raise WireError(f"a root cut short: {error}") from None
+    _nothing_left(record, at)
+    return Root(path, tuple(index), symlinks)
+
+
+def _pack_check(id: int, root: int, items: tuple[tuple[bytes, Identity | int], ...]) -> bytes:
+    parts = [_check.pack(_Kind.CHECK, id, root)]
+    for path, outcome in items:
+        if isinstance(outcome, Identity):
+            parts += (_item.pack(len(path), 0), path, _file.pack(*_split(outcome)))
+        else:
+            parts += (_item.pack(len(path), _verdict(outcome)), path)
+    record = b"".join(parts)
+    if len(items) > CHECK_PATHS or len(record) > CHECK_BYTES:
+        raise WireError("a Check longer than agreed")
+    return record
+
+
+def _unpack_check(record: bytes) -> Check:
+    _, id, root = _check.unpack_from(record)
+    expected: list[tuple[bytes, Identity | int]] = []
+    at = _check.size
+    while at < len(record):
+        length, verdict = _item.unpack_from(record, at)
+        path, at = _take(record, at + _item.size, length)
+        if verdict:
+            expected.append((path, _verdict(verdict)))
+        else:
+            expected.append((path, _join(_file.unpack_from(record, at))))
+            at += _file.size
+    if len(expected) > CHECK_PATHS or len(record) > CHECK_BYTES:
+        raise WireError("a Check longer than agreed")
+    return Check(id, root, tuple(expected))
+
+
+def _split(identity: Identity) -> tuple[int, int, int, int, int, int, int]:
+    device, inode, size, mtime_ns, ctime_ns = identity
+    return device, inode, size, *divmod(mtime_ns, _SECOND), *divmod(ctime_ns, _SECOND)
+
+
+def _join(facts: Iterable[int]) -> Identity:
+    device, inode, size, mtime, mtime_rest, ctime, ctime_rest = facts
+    if mtime_rest >= _SECOND or ctime_rest >= _SECOND:
+        raise WireError("a second of more than 1e9 nanoseconds")
+    return Identity(device, inode, size, mtime * _SECOND + mtime_rest, ctime * _SECOND + ctime_rest)
+
+
+def _take(record: bytes, at: int, length: int) -> tuple[bytes, int]:
+    end = at + length
+    if end > len(record):
+        raise WireError("a name cut short")
+    return record[at:end], end
+
+
+def _verdict(value: int) -> int:
+    if value not in _VERDICTS:
+        raise WireError(f"not a verdict: {value}")
+    return value
+
+
+def _nothing_left(record: bytes, at: int) -> None:
+    if at != len(record):
+        raise WireError("bytes after the end")
