@@ -1,0 +1,109 @@
+"""WORKER: accepting clients, and not accepting them when there is no room.
+
+Up to 64 at a time, so that a flood of newcomers does not starve those who are served. At the limit of `connections`
+the one that has been idle longest makes room; when none is idle the listeners rest until a connection closes: then
+the kernel's queue holds the newcomers, as it does while descriptors have run out.
+"""
+
+import errno
+import socket
+
+from flashpy.connection import Connection
+from flashpy.loop import EXCLUSIVE, READ, Handler
+from flashpy.service import Lane, Service
+
+ACCEPTS_PER_TURN = 64
+IDLE_BEFORE_CLOSE = 1.0
+REST_SECONDS = 0.25
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Acceptor:
+    """All listeners of a worker."""
+
+    def __init__(self, service: Service, listeners: tuple[socket.socket, ...]) -> None:
+        self._service = service
+        self._listeners = [(sock, Lane(local=sock.family == socket.AF_UNIX)) for sock in listeners]
+        self._resting = True
+        self._out_of_descriptors = 0.0
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """The memos, a pair for each listener."""
+        return [lane for _, lane in self._listeners]
+
+    def open(self) -> None:
+        """Listen; EPOLLEXCLUSIVE keeps one newcomer from waking every worker."""
+        if self._resting:
+            self._resting = False
+            for sock, lane in self._listeners:
+                self._service.loop.add(sock.fileno(), READ | EXCLUSIVE, self._handler(sock, lane))
+
+    def rest(self) -> None:
+        """Leave newcomers in the kernel's queue."""
+        if not self._resting:
+            self._resting = True
+            for sock, _ in self._listeners:
+                self._service.loop.remove(sock.fileno())
+
+    def close(self) -> None:
+        """Drain: take the listeners out of epoll first, a shared one would keep firing."""
+        self.rest()
+        for sock, _ in self._listeners:
+            sock.close()
+        self._listeners.clear()
+
+    def tick(self) -> None:
+        """Listen again when there is room again."""
+        if self._resting and self._listeners and self._has_room() and self._service.loop.now > self._out_of_descriptors:
+            self.open()
+
+    def _has_room(self) -> bool:
+        return len(self._service.connections) < self._service.limits.connections
+
+    def _handler(self, sock: socket.socket, lane: Lane) -> Handler:
+        def accept(_mask: int) -> None:
+            for _ in range(ACCEPTS_PER_TURN):
+                if not (self._has_room() or self._make_room()) or not self._accept(sock, lane):
+                    return
+
+        return accept
+
+    def _accept(self, sock: socket.socket, lane: Lane) -> bool:
+        """One newcomer; False when there is none or no descriptor for one."""
+        service = self._service
+        try:
+            client, address = sock.accept()
+        except BlockingIOError:
+            return False
+        except OSError as problem:
+            if problem.errno in _NO_ROOM:
+                self._run_out(problem)
+                return False
+            return True  # the newcomer went away again
+        service.counts.accepted += 1
+        connection = Connection(service, lane, client, "unix:" if lane.local else address[0])
+        service.connections[client.fileno()] = connection
+        connection.start()
+        return True
+
+    def _run_out(self, problem: OSError) -> None:
+        """No descriptor is free: an idle connection goes, and newcomers wait a moment."""
+        service = self._service
+        service.log.warning(f"cannot accept: {problem.strerror}; newcomers wait")
+        self._make_room()
+        self.rest()
+        self._out_of_descriptors = service.loop.now + REST_SECONDS
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle longest; False when all are busy, and the listeners rest."""
+        now = self._service.loop.now
+        idle, oldest = IDLE_BEFORE_CLOSE, None
+        for connection in self._service.connections.values():
+            if connection.idle_for(now) > idle:
+                idle, oldest = connection.idle_for(now), connection
+        if oldest is None:
+            self.rest()
+            return False
+        oldest.close()
+        return True

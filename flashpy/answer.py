@@ -1,0 +1,92 @@
+"""WORKER: the whole decision: Request -> Reply, Refusal or Wanted(job). No I/O.
+
+It is called when a request is read, and again with the helper's answer in hand when it had to wait: one path, not a
+hit path and a miss path. What is in hand is used whatever the cache holds by then, so a request waits at most once
+for its path.
+"""
+
+from typing import NamedTuple, cast
+
+from flashpy.cache.pathnames import Entry, Pathnames
+from flashpy.content import Content, Facts
+from flashpy.http.conditional import decide
+from flashpy.http.request import KNOWN_METHODS, Request
+from flashpy.http.response import ALLOW, Reply, options, redirect
+from flashpy.http.status import Refusal
+from flashpy.http.target import Target, folder_location, parse_target
+from flashpy.sites import Site
+from flashpy_helpers.wire import FOLDER, MISSING, NO_INDEX, REFUSED, Identity, Lookup
+
+_STATUS = {MISSING: 404, REFUSED: 403, NO_INDEX: 403}
+
+
+class Wanted(NamedTuple):
+    """The reply needs this job's answer first."""
+
+    job: Lookup
+
+
+class Answerer:
+    """Decides from what the caches know."""
+
+    def __init__(self, pathnames: Pathnames, content: Content, room: int) -> None:
+        self._pathnames = pathnames
+        self._content = content
+        self._room = room
+
+    def answer(self, request: Request, site: Site, now: float, wall: float, in_hand: Entry | None = None) -> Reply | Wanted:
+        """The reply, or the Lookup that it waits for. Raises Refusal.
+
+        `now` is monotonic seconds, `wall` seconds since 1970.
+        """
+        method = request.line.method
+        if method != b"GET" and method != b"HEAD":
+            return _other_method(request)
+        target = parse_target(request.line.target, site.dotfiles)
+        key = site.locate(target.path)
+        entry = in_hand if in_hand is not None else self._pathnames.get(key)
+        if in_hand is None and (entry is None or not self._pathnames.usable(entry, now)):
+            if site.mounts and site.is_mount_without_slash(target.path):
+                return _to_folder(target, site, method)
+            return Wanted(self._lookup(key, entry))
+        assert entry is not None
+        if not isinstance(entry.outcome, Identity):
+            if entry.outcome == FOLDER:
+                return _to_folder(target, site, method)
+            raise Refusal(_STATUS[entry.outcome], close=False, reason="")
+        return self._file(request, site, entry, wall)
+
+    def _lookup(self, key: tuple[int, bytes], entry: Entry | None) -> Lookup:
+        """A Lookup that reads nothing when the file is what we hold."""
+        known = None
+        if entry is not None and isinstance(entry.outcome, Identity) and entry.chunk is not None:
+            known = entry.outcome
+        return Lookup(0, key[0], key[1], 0, self._room, known)
+
+    def _file(self, request: Request, site: Site, entry: Entry, wall: float) -> Reply:
+        method, conditions = request.line.method, request.conditions
+        if conditions is None:
+            return self._content.reply(entry, site, method, None)
+        facts = cast(Facts, entry.facts)
+        size = entry.outcome.size
+        decision = decide(method, conditions, etag=facts.etag, mtime=facts.mtime, size=size, now=int(wall))
+        if decision.status == 412:
+            raise Refusal(412, close=False, reason="")
+        if decision.status == 416:
+            raise Refusal(416, close=False, headers=((b"Content-Range", b"bytes */%d" % size),), reason="")
+        return self._content.reply(entry, site, method, decision)
+
+
+def _other_method(request: Request) -> Reply:
+    method = request.line.method
+    if method == b"OPTIONS":
+        if request.line.target != b"*":
+            parse_target(request.line.target, dotfiles=True)
+        return options()
+    if method in KNOWN_METHODS:
+        raise Refusal(405, close=False, headers=((b"Allow", ALLOW),), reason="")
+    raise Refusal(501, close=False, reason="")
+
+
+def _to_folder(target: Target, site: Site, method: bytes) -> Reply:
+    return redirect(301, folder_location(target), site.extra, with_body=method != b"HEAD")

@@ -1,0 +1,143 @@
+"""WORKER: the pathname cache: what is known of each path under each root, and how old that knowledge is.
+
+As in Flash (section 5.2) this is the cache that matters most: it spares a helper's round trip for every request.
+An entry is facts at an instant. It is replaced when the file changed, never edited. Paths known to be missing (or to
+be folders, or refused) have an order of their own, so that a scanner who asks for ten thousand names that do not
+exist cannot push out the site.
+
+Freshness: until `fresh_until` an entry is served without a thought. After that it is listed, once, and still served
+until `expires`; the worker sends the list to a helper once a turn. Nothing is served after `expires` without a look.
+"""
+
+from typing import Any
+
+from flashpy.cache.chunks import Chunk, Chunks
+from flashpy.cache.lru import Lru
+from flashpy.cache.memo import purge
+
+Key = tuple[int, bytes]
+
+
+class Entry:
+    """What a helper found at `path` under root number `root`, as of `checked` (monotonic seconds).
+
+    `outcome` is opaque here: the identity of a file, or a verdict. `prepared` holds heads made for this entry.
+    """
+
+    __slots__ = (
+        "checked",
+        "chunk",
+        "expires",
+        "facts",
+        "fresh_until",
+        "key",
+        "memos",
+        "outcome",
+        "path",
+        "prepared",
+    )
+
+    def __init__(self, key: Key, path: bytes, outcome: Any, facts: Any = None) -> None:
+        self.key = key
+        self.path = path
+        self.outcome = outcome
+        self.facts = facts
+        self.checked = 0.0
+        self.fresh_until = 0.0
+        self.expires = 0.0
+        self.chunk: Chunk | None = None
+        self.prepared: dict[Any, Any] = {}
+        self.memos: list[tuple[dict[bytes, object], bytes]] = []
+
+    def attach(self, chunk: Chunk) -> None:
+        """Make `chunk` the file's first chunk; the entry hears of its eviction."""
+        self.chunk = chunk
+        chunk.on_evict.append(self.lose_chunk)
+
+    def lose_chunk(self) -> None:
+        """Forget every prepared answer, since their bytes are gone."""
+        self.chunk = None
+        self.prepared.clear()
+        purge(self)
+
+    def die(self, chunks: Chunks) -> None:
+        """Never serve this again; what a reply has pinned lives until it is sent."""
+        chunk = self.chunk
+        self.lose_chunk()
+        self.fresh_until = self.expires = 0.0
+        if chunk is not None:
+            chunk.on_evict.remove(self.lose_chunk)
+            if not chunk.on_evict:
+                chunks.forget(chunk.key)
+
+
+class Pathnames:
+    """Entries by (root number, path): at most `limit` of files and a quarter of that of anything else."""
+
+    def __init__(self, limit: int, chunks: Chunks, revalidate: float, max_stale: float) -> None:
+        self._chunks = chunks
+        self._revalidate = revalidate
+        self._max_stale = max_stale
+        self._files: Lru[Key, Entry] = Lru(limit, self._bury)
+        self._others: Lru[Key, Entry] = Lru(max(1, limit // 4), self._bury)
+        self._stale: list[Entry] = []
+
+    def __len__(self) -> int:
+        return len(self._files) + len(self._others)
+
+    def get(self, key: Key) -> Entry | None:
+        """The entry, of whatever age, or None."""
+        return self._files.get(key) or self._others.get(key)
+
+    def put(self, entry: Entry, checked: float, *, is_file: bool) -> None:
+        """Store what was found at `checked` (monotonic seconds) in place of what was known before."""
+        self.drop(entry.key)
+        self.renew(entry, checked)
+        (self._files if is_file else self._others).put(entry.key, entry)
+
+    def drop(self, key: Key) -> None:
+        """Forget what is known of `key`."""
+        known = self._files.pop(key) or self._others.pop(key)
+        if known is not None:
+            known.die(self._chunks)
+
+    def renew(self, entry: Entry, checked: float) -> None:
+        """The entry was true at `checked`."""
+        entry.checked = checked
+        entry.fresh_until = checked + self._revalidate
+        entry.expires = checked + self._max_stale
+        self._files.touch(entry.key)
+        self._others.touch(entry.key)
+        if entry.chunk is not None:
+            self._chunks.touch(entry.chunk.key)
+
+    def usable(self, entry: Entry, now: float) -> bool:
+        """Whether the entry may be served now; one that is no longer fresh is listed for a helper to check."""
+        if now <= entry.fresh_until:
+            return True
+        if now > entry.expires:
+            return False
+        entry.fresh_until = entry.expires
+        self._stale.append(entry)
+        return True
+
+    def is_current(self, entry: Entry) -> bool:
+        """Whether the entry is still what the cache knows of its path."""
+        return self.get(entry.key) is entry
+
+    def take_stale(self) -> list[Entry]:
+        """The entries that were served beyond `revalidate` since this was last asked."""
+        stale, self._stale = self._stale, []
+        return stale
+
+    def relist(self, entry: Entry) -> None:
+        """A check of the entry came to nothing: list it again at its next hit."""
+        entry.fresh_until = min(entry.fresh_until, entry.checked + self._revalidate)
+
+    @property
+    def has_stale(self) -> bool:
+        """Whether anything waits to be checked."""
+        return bool(self._stale)
+
+    def _bury(self, _key: Key, entry: Entry) -> None:
+        entry.die(self._chunks)

@@ -1,0 +1,144 @@
+"""WORKER: a file's entry and what was asked of it -> a Reply with views of the content cache.
+
+Heads are made here, once for each entry and site, and kept with the entry (Flash section 5.3: the header cache needs
+no invalidation of its own, it dies with the entry). A body that lies whole in the first chunk is a view of it; for
+anything else the reply says which spans of the file to send, and `stream` fetches them chunk by chunk.
+"""
+
+from itertools import count
+from typing import cast
+
+from flashpy.cache.chunks import Chunk, Chunks
+from flashpy.cache.pathnames import Entry
+from flashpy.http.conditional import Decision
+from flashpy.http.dates import format_date
+from flashpy.http.ranges import multipart
+from flashpy.http.response import Fields, Reply, Segment, head
+from flashpy.sites import Site
+from flashpy_helpers.wire import Identity, Load
+
+
+class Facts:
+    """What is said of one version of a file: validators and size (bytes), prepared as they are sent."""
+
+    __slots__ = ("etag", "identity", "modified", "mtime")
+
+    def __init__(self, identity: Identity, wall: float) -> None:
+        self.identity = identity
+        self.etag = b'"%x-%x"' % (identity.mtime_ns, identity.size)
+        # Never in the future (RFC 9110 8.8.2.1): such a time is said as the time when it was seen.
+        self.mtime = min(identity.mtime_ns // 1_000_000_000, int(wall))
+        self.modified = format_date(self.mtime)
+
+
+class Content:
+    """Makes replies from entries, with bodies from `chunks`; `seed` keeps multipart boundaries from being guessed."""
+
+    def __init__(self, chunks: Chunks, seed: str) -> None:
+        self._chunks = chunks
+        self._size = chunks.arena.top
+        self._seed = seed.encode("ascii")
+        self._count = count()
+
+    def reply(self, entry: Entry, site: Site, method: bytes, decision: Decision | None) -> Reply:
+        """The reply to GET or HEAD for a file; `decision` is None when no field made conditions."""
+        if decision is None or decision.status == 200:
+            key = (site.number, method)
+            return cast(Reply | None, entry.prepared.get(key)) or self._whole(entry, site, key)
+        if decision.status == 206:
+            if len(decision.spans) == 1:
+                return self._part(entry, site, decision.spans[0])
+            return self._parts(entry, site, decision.spans)
+        return self._without_content(entry, site, method, decision.status)
+
+    def _whole(self, entry: Entry, site: Site, key: tuple[int, bytes]) -> Reply:
+        size = entry.outcome.size
+        fields = (
+            (b"Content-Type", site.media_type(entry.path)),
+            (b"Content-Length", b"%d" % size),
+            *_validators(entry),
+            (b"Accept-Ranges", b"bytes"),
+        )
+        reply = Reply(200, head(200, fields, site.extra))
+        reply.entry = entry
+        if key[1] == b"GET":
+            self._fill(reply, entry, ((0, size),), size)
+        reply.lasting = reply.stream is None
+        if reply.lasting:
+            entry.prepared[key] = reply
+        return reply
+
+    def _part(self, entry: Entry, site: Site, span: tuple[int, int]) -> Reply:
+        start, stop = span
+        fields = (
+            (b"Content-Type", site.media_type(entry.path)),
+            (b"Content-Length", b"%d" % (stop - start)),
+            (b"Content-Range", b"bytes %d-%d/%d" % (start, stop - 1, entry.outcome.size)),
+            *_validators(entry),
+        )
+        reply = Reply(206, head(206, fields, site.extra))
+        reply.entry = entry
+        self._fill(reply, entry, (span,), stop - start)
+        return reply
+
+    def _parts(self, entry: Entry, site: Site, spans: tuple[tuple[int, int], ...]) -> Reply:
+        boundary = b"%b%08x" % (self._seed, next(self._count))
+        media_type = site.media_type(entry.path)
+        parts, closing, length = multipart(spans, entry.outcome.size, media_type, boundary)
+        fields = (
+            (b"Content-Type", b"multipart/byteranges; boundary=" + boundary),
+            (b"Content-Length", b"%d" % length),
+            *_validators(entry),
+        )
+        segments: list[Segment] = []
+        for part, start, stop in parts:
+            segments += [part, (start, stop)]
+        reply = Reply(206, head(206, fields, site.extra))
+        reply.entry = entry
+        reply.stream = (*segments, closing)
+        reply.length = length
+        return reply
+
+    def _without_content(self, entry: Entry, site: Site, method: bytes, status: int) -> Reply:
+        if status == 304:
+            key = (site.number, b"304")
+            reply = cast(Reply | None, entry.prepared.get(key))
+            if reply is None:
+                reply = Reply(304, head(304, _validators(entry), site.extra))
+                reply.entry = entry
+                entry.prepared[key] = reply
+            return reply
+        raise AssertionError(f"{status} is a refusal")
+
+    def _fill(self, reply: Reply, entry: Entry, spans: tuple[tuple[int, int], ...], length: int) -> None:
+        """The body as a view when it lies in the first chunk, else as a stream."""
+        chunk = entry.chunk or self._reattach(entry)
+        start, stop = spans[0]
+        reply.length = length
+        if length and (chunk is None or chunk.view is None or stop > chunk.length):
+            reply.stream = spans
+        elif length and chunk is not None and chunk.view is not None:
+            reply.body = chunk.view[start:stop]
+            reply.chunk = chunk
+
+    def _reattach(self, entry: Entry) -> Chunk | None:
+        """The first chunk when it is back: it was evicted and loaded again, or another path has the same file."""
+        chunk = self._chunks.get((entry.outcome, 0))
+        if chunk is not None:
+            entry.attach(chunk)
+        return chunk
+
+    def chunk_at(self, entry: Entry, position: int) -> Chunk | Load:
+        """The chunk that holds the file's byte `position`, or the job that brings it."""
+        number = position // self._size
+        identity = entry.outcome
+        found = self._chunks.get((identity, number))
+        if found is not None:
+            return found
+        start = number * self._size
+        return Load(0, entry.key[0], entry.path, identity, start, min(self._size, identity.size - start), 0)
+
+
+def _validators(entry: Entry) -> Fields:
+    facts = cast(Facts, entry.facts)
+    return ((b"Last-Modified", facts.modified), (b"ETag", facts.etag))

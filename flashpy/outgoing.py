@@ -1,0 +1,178 @@
+"""WORKER: what of a reply is still to be sent, chunk by chunk.
+
+Most replies never come here: a small hit leaves in one system call. Here are replies that did not fit the socket and
+those whose content lies in several chunks or is not in memory yet. While one chunk is sent the next is loaded; no more
+than these two are pinned, so a slow client holds little memory, and when half of the cache is pinned nothing is loaded
+ahead. A connection sends at most 128 KiB in a turn, so that no download keeps the loop from other clients.
+"""
+
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from flashpy.cache.chunks import Chunk, Chunks
+from flashpy.cache.pathnames import Entry
+from flashpy.content import Content
+from flashpy.helperpool import HelperPool, Trouble
+from flashpy.http.response import Segment
+from flashpy.tasks import Waiter
+
+TURN_BYTES = 128 * 1024
+DONE, FULL, BLOCKED, BROKEN = range(4)
+
+_Send = Callable[..., int]
+
+
+class Outgoing:
+    """The rest of a reply for `entry`: ready `views` first, then `segments`. `sent` counts bytes."""
+
+    __slots__ = (
+        "_ahead",
+        "_chunks",
+        "_content",
+        "_pinned",
+        "_pool",
+        "_resume",
+        "_segments",
+        "_views",
+        "_waiter",
+        "entry",
+        "sent",
+        "trouble",
+    )
+
+    def __init__(self, chunks: Chunks, content: Content, pool: HelperPool, entry: Entry | None) -> None:
+        self._chunks, self._content, self._pool = chunks, content, pool
+        self.entry = entry
+        self.sent = 0
+        self.trouble: Trouble | None = None
+        self._views: list[memoryview] = []
+        self._segments: deque[Segment] = deque()
+        self._pinned: Chunk | None = None
+        self._ahead: Chunk | None = None
+        self._waiter: Waiter | None = None
+        self._resume: Callable[[], None] | None = None
+
+    def add(self, *pieces: bytes | memoryview) -> None:
+        """Ready bytes, to be sent next."""
+        self._views += [memoryview(piece) for piece in pieces if len(piece)]
+
+    def hold(self, chunk: Chunk) -> None:
+        """The ready bytes lie in this chunk."""
+        self._chunks.pin(chunk)
+        self._pinned = chunk
+
+    def follow(self, segments: tuple[Segment, ...]) -> None:
+        """What comes after the ready bytes."""
+        self._segments.extend(segments)
+
+    def consume(self, sent: int) -> None:
+        """`sent` bytes of the ready ones are gone."""
+        self.sent += sent
+        views = self._views
+        while sent and sent >= len(views[0]):
+            sent -= len(views.pop(0))
+        if sent:
+            views[0] = views[0][sent:]
+
+    def pump(self, send: _Send, resume: Callable[[], None]) -> int:
+        """Send what can be sent now: DONE, FULL (wait for the socket), BLOCKED (`resume` will be called) or BROKEN.
+
+        The head is not sent before the first byte of content is at hand, so a reply can still become another.
+        Raises OSError when the peer is gone.
+        """
+        budget = TURN_BYTES
+        while self._views or self._segments:
+            if self._segments and (not self._views or not self.sent) and not self._next_view():
+                if self.trouble is not None:
+                    return BROKEN
+                self._resume = resume
+                return BLOCKED
+            if budget <= 0:
+                return FULL
+            try:
+                sent = send([view[:budget] for view in self._views], (), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return FULL
+            budget -= sent
+            self.consume(sent)
+        return DONE
+
+    def _next_view(self) -> bool:
+        """Make the next segment's bytes ready; False when they are not in memory."""
+        segment = self._segments[0]
+        if isinstance(segment, bytes):
+            self._segments.popleft()
+            self.add(segment)
+            return True
+        start, stop = segment
+        chunk = self._take(start)
+        if chunk is None or chunk.view is None:
+            return False
+        first = start % self._chunks.arena.top
+        size = min(stop - start, chunk.length - first)
+        self._segments.popleft()
+        if start + size < stop:
+            self._segments.appendleft((start + size, stop))
+            self._load_ahead(start + size)
+        self.add(chunk.view[first : first + size])
+        return True
+
+    def _take(self, position: int) -> Chunk | None:
+        """The chunk at `position`, pinned in place of the one before; None when it must be waited for."""
+        assert self.entry is not None
+        chunk, self._ahead = self._ahead, None
+        if chunk is None:
+            if self._waiter is not None:
+                return None
+            found = self._content.chunk_at(self.entry, position)
+            if not isinstance(found, Chunk):
+                self._release()
+                self._waiter = self._pool.want(found, self._arrive, must=True)
+                return None
+            chunk = found
+            self._chunks.pin(chunk)
+            self._chunks.touch(chunk.key)
+        self._release()
+        self._pinned = chunk
+        return chunk
+
+    def _load_ahead(self, position: int) -> None:
+        if self.entry is None or self._chunks.pinned * 2 > self._chunks.arena.total:
+            return
+        found = self._content.chunk_at(self.entry, position)
+        if isinstance(found, Chunk):
+            self._chunks.pin(found)
+            self._ahead = found
+        else:
+            self._waiter = self._pool.want(found, self._arrive, must=True)
+
+    def _arrive(self, in_hand: Any) -> None:
+        self._waiter = None
+        if isinstance(in_hand, Chunk):
+            self._chunks.pin(in_hand)
+            self._ahead = in_hand
+        else:
+            self.trouble = in_hand
+        resume, self._resume = self._resume, None
+        if resume is not None:
+            resume()
+
+    def _release(self) -> None:
+        if self._pinned is not None:
+            self._chunks.unpin(self._pinned)
+            self._pinned = None
+
+    def close(self) -> None:
+        """Unpin everything and wait for nothing; safe to call twice."""
+        self._resume = None
+        self._views.clear()
+        self._segments.clear()
+        if self._waiter is not None:
+            self._waiter.cancel()
+            self._waiter = None
+        if self._ahead is not None:
+            self._chunks.unpin(self._ahead)
+            self._ahead = None
+        self._release()

@@ -1,0 +1,131 @@
+"""WORKER: what all connections of a worker share: clock, caches, memos, limits, counts and the access log.
+
+One object, made by `worker`, so that a connection holds one reference instead of ten. It decides nothing.
+"""
+
+import time
+from typing import Any
+
+from flashpy import accesslog
+from flashpy.answer import Answerer
+from flashpy.cache.chunks import Chunks
+from flashpy.cache.memo import Memo
+from flashpy.cache.pathnames import Entry, Pathnames
+from flashpy.config import Limits
+from flashpy.content import Content
+from flashpy.helperpool import HelperPool
+from flashpy.http.dates import format_date
+from flashpy.http.request import RequestParser
+from flashpy.http.response import Reply, last_fields
+from flashpy.logs import Log
+from flashpy.loop import Loop
+from flashpy.sites import Sites
+
+Remembered = tuple[Reply, bytes, int]
+
+
+class Lane:
+    """The memos of one listener: what is answered on one is never answered on another.
+
+    `heads`: head bytes -> (reply, rest of the log line, bytes to send). `lines`: request line and Host -> reply.
+    """
+
+    __slots__ = ("heads", "lines", "local")
+
+    def __init__(self, local: bool) -> None:
+        self.heads: Memo[Remembered] = Memo()
+        self.lines: Memo[Reply] = Memo()
+        self.local = local
+
+
+class Counts:
+    """What a worker counts, as plain attributes; written to the scoreboard by `worker`."""
+
+    __slots__ = (
+        "accepted",
+        "bytes",
+        "disconnects",
+        "hits",
+        "memo_hits",
+        "misses",
+        "requests",
+        "stale",
+        "statuses",
+        "timeouts",
+    )
+
+    def __init__(self) -> None:
+        self.requests = self.memo_hits = self.hits = self.misses = self.stale = 0
+        self.bytes = self.accepted = self.timeouts = self.disconnects = 0
+        self.statuses = [0] * 6
+
+
+class Service:
+    """The shared part of a worker's connections."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        log: Log,
+        limits: Limits,
+        sites: Sites,
+        pathnames: Pathnames,
+        chunks: Chunks,
+        content: Content,
+        answerer: Answerer,
+        pool: HelperPool,
+        access: bool,
+    ) -> None:
+        self.loop, self.log, self.limits = loop, log, limits
+        self.sites, self.pathnames, self.chunks, self.content = sites, pathnames, chunks, content
+        self.answerer, self.pool = answerer, pool
+        self.parser = RequestParser(limits.request_line, limits.header_fields)
+        self.requests_per_connection = limits.keepalive_requests or 1 << 62
+        self.counts = Counts()
+        self.connections: dict[int, Any] = {}
+        self.memo_hits: list[tuple[Any, bytes, Reply]] = []
+        self.draining = False
+        self._access = access
+        self._next_second = 0.0
+        self.read_clock()
+
+    def read_clock(self) -> None:
+        """Renew what is said of the time when a second is over; called after each wait."""
+        wall = time.time()
+        if wall < self._next_second and self._next_second - wall <= 1.0:
+            return
+        self.wall = wall
+        second = int(wall)
+        self._next_second = second + 1.0
+        self.tails = last_fields(format_date(second))
+        self.tail = self.tails[0]
+        self.stamp = accesslog.stamp(second)
+
+    def usable(self, entry: Entry) -> bool:
+        """Whether a memoised reply that depends on the entry may be sent; lists it when it is no longer fresh."""
+        usable = self.pathnames.usable(entry, self.loop.now)
+        self.counts.stale += usable
+        return usable
+
+    def count(self, status: int, length: int, prefix: bytes, rest: bytes) -> None:
+        """A request is over: counters and its one access line."""
+        counts = self.counts
+        counts.requests += 1
+        counts.bytes += length
+        counts.statuses[status // 100] += 1
+        if self._access:
+            self.log.access(prefix + self.stamp + rest)
+
+    def settle_memo_hits(self) -> None:
+        """Count and log what the memo answered in this turn: in one go, so a hit itself pays one append."""
+        hits, counts = self.memo_hits, self.counts
+        if not hits:
+            return
+        counts.memo_hits += len(hits)
+        counts.requests += len(hits)
+        counts.statuses[2] += len(hits)
+        stamp = self.stamp
+        counts.bytes += sum([reply.length for _, _, reply in hits])
+        if self._access:
+            self.log.access(b"".join([connection.prefix + stamp + rest for connection, rest, _ in hits]))
+        hits.clear()

@@ -1,0 +1,84 @@
+"""WORKER: from Host to site, from path to root. Compiled once from the settings; no I/O.
+
+A site is its root and mounts (each a numbered root that helpers know), the field lines that go with every reply, and
+the media types. The raw bytes of Host repeat, so what they mean is remembered; an invalid Host is refused each time.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from flashpy.config import Settings
+from flashpy.config import Site as SiteSettings
+from flashpy.http.mime import content_type
+from flashpy.http.status import Refusal
+from flashpy.http.target import valid_host
+
+_REMEMBERED = 4096
+
+
+class Site:
+    """One site of one generation; `number` is its place in the configuration."""
+
+    __slots__ = ("charset", "dotfiles", "extra", "mounts", "number", "root", "types")
+
+    def __init__(self, number: int, settings: SiteSettings, roots: Sequence[int]) -> None:
+        self.number = number
+        self.root = roots[0]
+        self.dotfiles = settings.dotfiles
+        self.charset = settings.charset
+        self.types: Mapping[str, str] = settings.types
+        self.extra = b"".join(
+            b"%b: %b\r\n" % (name.encode("ascii"), value.encode("latin-1")) for name, value in settings.headers.items()
+        )
+        mounts = [(mount.at.encode()[1:], root) for mount, root in zip(settings.mount, roots[1:], strict=True)]
+        self.mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
+
+    def locate(self, path: bytes) -> tuple[int, bytes]:
+        """The root number and the path under it; the longest mount wins."""
+        for at, root in self.mounts:
+            if path.startswith(at):
+                return root, path[len(at) :]
+        return self.root, path
+
+    def is_mount_without_slash(self, path: bytes) -> bool:
+        """Whether `path` is a mount's name without its slash, which is a folder's redirect."""
+        return any(at == path + b"/" for at, _ in self.mounts)
+
+    def media_type(self, path: bytes) -> bytes:
+        """The Content-Type of the file at `path`."""
+        return content_type(path, self.types, self.charset)
+
+
+class Sites:
+    """All sites of one generation; the first is the default."""
+
+    def __init__(self, settings: Settings, roots: Sequence[int]) -> None:
+        self.all: list[Site] = []
+        self._by_host: dict[bytes, Site] = {}
+        self._remembered: dict[bytes, Site] = {}
+        left = list(roots)
+        for number, site in enumerate(settings.site):
+            count = 1 + len(site.mount)
+            self.all.append(Site(number, site, left[:count]))
+            del left[:count]
+            for host in site.hosts:
+                self._by_host[host.encode("ascii")] = self.all[-1]
+
+    def choose(self, host: bytes) -> Site:
+        """The site of a Host field's value. Raises Refusal 400 for one that is malformed (RFC 9110 7.2)."""
+        site = self._remembered.get(host)
+        if site is None:
+            site = self._by_host.get(normal_host(host), self.all[0])
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            self._remembered[host] = site
+        return site
+
+
+def normal_host(host: bytes) -> bytes:
+    """The host in lower case, without port and final dot. Raises Refusal 400."""
+    if not valid_host(host):
+        raise Refusal(400, reason="malformed Host")
+    name, colon, port = host.rpartition(b":")
+    if not colon or b"]" in port:
+        name = host
+    return name.lower().removesuffix(b".")

@@ -1,0 +1,157 @@
+"""WORKER: what an answer of a helper means for the caches. The pool calls it; the waiters get what it returns.
+
+Storing is a side effect: the waiters are answered with what is in hand, whether or not it could be kept. What was
+brought in this turn stays pinned to the end of the turn, so it is there when its waiters are called.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from flashpy.cache.chunks import Chunk, Chunks
+from flashpy.cache.pathnames import Entry, Pathnames
+from flashpy.content import Facts
+from flashpy.helperpool import HelperPool, Trouble
+from flashpy_helpers import wire
+
+_LASTING = frozenset({wire.MISSING, wire.REFUSED, wire.FOLDER, wire.NO_INDEX})
+_TROUBLE = {
+    wire.MISSING: Trouble(404, "the file is gone"),
+    wire.REFUSED: Trouble(403, "the file may not be read"),
+    wire.MOVING: Trouble(503, "the file changes all the time"),
+    wire.BUSY: Trouble(503, "a helper has no descriptors or memory left"),
+}
+
+
+class HelperStore:
+    """Keeps the answers of helpers in the caches (the Store of `helperpool`)."""
+
+    def __init__(self, chunks: Chunks, pathnames: Pathnames, wall: Callable[[], float], report: Callable[[str], None]) -> None:
+        self.revalidations = 0
+        self._chunks = chunks
+        self._pathnames = pathnames
+        self._wall = wall
+        self._report = report
+        self._brought: list[Chunk] = []
+        self._listed: dict[int, list[Entry]] = {}
+        self._checking: dict[int, list[Entry]] = {}
+        self.reserve = chunks.reserve
+        self.abandon = chunks.abandon
+
+    def settle(self, job: wire.Job, answer: wire.Answer, block: int | None, handed: float) -> Any:
+        """Entry, Chunk, Trouble or None (decide anew) for the waiters; the caches are brought up to date."""
+        if isinstance(job, wire.Check):
+            self._settle_check(job, answer, handed)
+            return None
+        if isinstance(job, wire.Load):
+            return self._settle_load(job, answer, block)
+        return self._settle_lookup(job, answer, block, handed)
+
+    def _settle_lookup(self, job: wire.Lookup, answer: wire.Answer, block: int | None, handed: float) -> Any:
+        key = (job.root, job.path)
+        if isinstance(answer, wire.Found):
+            entry = Entry(key, answer.path, answer.identity, Facts(answer.identity, self._wall()))
+            self._pathnames.put(entry, handed, is_file=True)
+            chunk = self._keep((answer.identity, 0), block, answer.filled)
+            if chunk is not None:
+                entry.attach(chunk)
+            return entry
+        self._drop(block)
+        if isinstance(answer, wire.Unchanged) and job.known is not None:
+            return self._renewed(key, job, handed)
+        assert isinstance(answer, wire.Failure)
+        if answer.verdict in _LASTING:
+            entry = Entry(key, job.path, answer.verdict)
+            self._pathnames.put(entry, handed, is_file=False)
+            return entry
+        self._pathnames.drop(key)
+        return self._trouble(job, answer)
+
+    def _renewed(self, key: tuple[int, bytes], job: wire.Lookup, handed: float) -> Any:
+        """The file is what we held when we asked; None (ask again) when that has made way for others by now."""
+        entry = self._pathnames.get(key)
+        if entry is None or entry.outcome != job.known:
+            return None
+        self._pathnames.renew(entry, handed)
+        return entry
+
+    def _settle_load(self, job: wire.Load, answer: wire.Answer, block: int | None) -> Any:
+        if isinstance(answer, wire.Loaded) and answer.filled == job.length:
+            return self._keep((job.identity, job.start // self._chunks.arena.top), block, answer.filled)
+        self._drop(block)
+        if isinstance(answer, wire.Failure):
+            return self._trouble(job, answer)
+        return _TROUBLE[wire.MOVING]
+
+    def _keep(self, key: object, block: int | None, filled: int) -> Chunk | None:
+        """The chunk in the cache, pinned to the end of the turn."""
+        if block is None:
+            return None
+        known = self._chunks.get(key)
+        if filled == 0 or known is not None:
+            self._chunks.abandon(block)
+            if known is None:
+                return None
+            self._chunks.pin(known)
+            chunk = known
+        else:
+            chunk = self._chunks.commit(key, block, filled)
+        self._brought.append(chunk)
+        return chunk
+
+    def _drop(self, block: int | None) -> None:
+        if block is not None:
+            self._chunks.abandon(block)
+
+    def _trouble(self, job: wire.Lookup | wire.Load, failure: wire.Failure) -> Trouble:
+        trouble = _TROUBLE.get(failure.verdict)
+        if trouble is None:
+            self._report(f"cannot read {job.path.decode('utf-8', 'replace')!r}: errno {failure.errno}")
+            return Trouble(500, f"errno {failure.errno}")
+        return trouble
+
+    def end_turn(self) -> None:
+        """Unpin what this turn brought."""
+        for chunk in self._brought:
+            self._chunks.unpin(chunk)
+        self._brought.clear()
+
+    # Revalidation: entries that were served beyond their freshness go to a helper, one job for each root at a time.
+
+    def check_stale(self, pool: HelperPool) -> None:
+        """Send the entries that were listed, as one job for each root that has none under way."""
+        if self._pathnames.has_stale:
+            for entry in self._pathnames.take_stale():
+                self._listed.setdefault(entry.key[0], []).append(entry)
+        for root in [root for root in self._listed if root not in self._checking]:
+            self._send_check(root, pool)
+
+    def _send_check(self, root: int, pool: HelperPool) -> None:
+        waiting = self._listed.pop(root)
+        batch: list[Entry] = []
+        room = wire.CHECK_BYTES
+        while waiting and len(batch) < wire.CHECK_PATHS and room > len(waiting[-1].key[1]) + wire.CHECK_ITEM:
+            entry = waiting.pop()
+            room -= len(entry.key[1]) + wire.CHECK_ITEM
+            if self._pathnames.is_current(entry):
+                batch.append(entry)
+        if waiting:
+            self._listed[root] = waiting
+        if batch:
+            self._checking[root] = batch
+            self.revalidations += 1
+            pool.check(wire.Check(0, root, tuple((entry.key[1], entry.outcome) for entry in batch)))
+
+    def _settle_check(self, job: wire.Check, answer: wire.Answer, handed: float) -> None:
+        batch = self._checking.pop(job.root)
+        if not isinstance(answer, wire.Changed):
+            for entry in batch:
+                self._pathnames.relist(entry)
+            return
+        changed = set(answer.positions)
+        for position, entry in enumerate(batch):
+            if not self._pathnames.is_current(entry):
+                continue
+            if position in changed:
+                self._pathnames.drop(entry.key)
+            else:
+                self._pathnames.renew(entry, handed)

@@ -1,0 +1,129 @@
+"""WORKER: jobs on their way to the helpers: joined, and lined up by root.
+
+A task is one job and all who wait for it: identical jobs are joined (Flash section 5.1: a helper answers once). Each root
+has a line of its own, served in turn, and a share of the helpers, so that a root which hangs cannot hold up the others.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flashpy_helpers import wire
+
+TaskKey = tuple[Any, ...]
+
+
+class Waiter:
+    """A token for one who waits since `since` (monotonic seconds). Cancelling it never cancels the job."""
+
+    __slots__ = ("resume", "since")
+
+    def __init__(self, resume: Callable[[Any], None], since: float) -> None:
+        self.resume: Callable[[Any], None] | None = resume
+        self.since = since
+
+    def cancel(self) -> None:
+        """Nobody is to be called any more."""
+        self.resume = None
+
+
+class Task:
+    """A job, who waits for it, and the block that it may fill while a helper has it."""
+
+    __slots__ = ("attempts", "block", "handed", "id", "job", "key", "room", "waiters")
+
+    def __init__(self, key: TaskKey, job: wire.Job, room: int) -> None:
+        self.key = key
+        self.job = job
+        self.room = room
+        self.waiters: list[Waiter] = []
+        self.id = 0
+        self.attempts = 0
+        self.handed = 0.0
+        self.block: int | None = None
+
+    def wanted(self) -> bool:
+        """Whether anybody still waits."""
+        return any(waiter.resume is not None for waiter in self.waiters)
+
+    def resume(self, in_hand: Any) -> None:
+        """Call all who wait, each once."""
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            action = waiter.resume
+            if action is not None:
+                waiter.cancel()
+                action(in_hand)
+
+    def resume_older(self, than: float, in_hand: Any) -> int:
+        """Call those who wait since before `than`; how many there were."""
+        late = [waiter for waiter in self.waiters if waiter.resume is not None and waiter.since < than]
+        for waiter in late:
+            action = waiter.resume
+            if action is not None:
+                waiter.cancel()
+                action(in_hand)
+        if late:
+            self.waiters = [waiter for waiter in self.waiters if waiter.resume is not None]
+        return len(late)
+
+
+def task_of(job: wire.Lookup | wire.Load) -> Task:
+    """A new task; its key is what makes two jobs identical."""
+    if isinstance(job, wire.Lookup):
+        return Task((job.root, job.path), job, job.room)
+    return Task((job.root, job.path, job.identity, job.start), job, job.length)
+
+
+class Lines:
+    """Tasks that no helper has yet, a line for each root, and how many helpers each root holds."""
+
+    def __init__(self, share: int) -> None:
+        self._share = share
+        self._lines: dict[int, deque[Task]] = {}
+        self._held: dict[int, int] = {}
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Task]:
+        for line in self._lines.values():
+            yield from line
+
+    def append(self, task: Task) -> None:
+        """To the end of its root's line."""
+        self._lines.setdefault(task.job.root, deque()).append(task)
+        self._length += 1
+
+    def push_back(self, task: Task) -> None:
+        """To the front: it was there before."""
+        self._lines.setdefault(task.job.root, deque()).appendleft(task)
+        self._length += 1
+
+    def remove(self, task: Task) -> None:
+        """Out of its line; ValueError when it is not there."""
+        self._lines[task.job.root].remove(task)
+        self._length -= 1
+
+    def eligible(self) -> int:
+        """How many tasks could be handed out now if there were helpers enough."""
+        return sum(min(len(line), self._share - self._held.get(root, 0)) for root, line in self._lines.items() if line)
+
+    def take(self) -> Task | None:
+        """The next task whose root is within its share; roots take turns."""
+        for root, line in self._lines.items():
+            if line and self._held.get(root, 0) < self._share:
+                task = line.popleft()
+                self._length -= 1
+                self._lines[root] = self._lines.pop(root)  # to the end of the order
+                return task
+        return None
+
+    def hold(self, root: int) -> None:
+        """A helper of the root's share is busy."""
+        self._held[root] = self._held.get(root, 0) + 1
+
+    def let_go(self, root: int) -> None:
+        """A helper of the root's share is free, gone or written off."""
+        self._held[root] -= 1

@@ -1,0 +1,235 @@
+"""WORKER: the composition root of one server process, and its life from boot to exit.
+
+The main process of Flash: one loop that serves what is in memory. After `boot` it opens nothing, maps no file and holds no
+descriptor of one; whatever can wait for a file system is a helper's. The parts know each other only as far as they are
+wired together here.
+"""
+
+import faulthandler
+import fcntl
+import gc
+import mmap
+import os
+import secrets
+import signal
+import socket
+import time
+
+from flashpy import signals
+from flashpy.accept import Acceptor
+from flashpy.answer import Answerer
+from flashpy.cache.chunks import Chunks
+from flashpy.cache.pathnames import Pathnames
+from flashpy.content import Content
+from flashpy.helperpool import HelperPool
+from flashpy.heritage import Heritage
+from flashpy.logs import Log
+from flashpy.loop import READ, Loop
+from flashpy.service import Service
+from flashpy.sites import Sites
+from flashpy.store import HelperStore
+from flashpy_helpers import channel
+
+TICK_SECONDS = 0.25
+SWEEP_SECONDS = 1.0
+READY = b"R"
+
+
+def run(heritage: Heritage) -> int:
+    """Be a worker until told to stop; the exit status. Called in the forked child, signals still blocked."""
+    worker = Worker(heritage)
+    worker.serve()
+    return 0
+
+
+def make_memory(size: int, *, lock: bool) -> tuple[int, mmap.mmap]:
+    """The content cache's memory file (sealed against shrinking) and its map; pages are taken when first written."""
+    fd = os.memfd_create("flashpy-cache", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    memory = mmap.mmap(fd, size)
+    if lock:
+        _lock_memory(memory, size)
+    return fd, memory
+
+
+def _lock_memory(memory: mmap.mmap, size: int) -> None:
+    import ctypes
+
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(size)):
+        problem = os.strerror(ctypes.get_errno())
+        raise OSError(f"cache.lock: cannot lock {size} bytes of memory: {problem}")
+
+
+class Worker:
+    """One server process."""
+
+    def __init__(self, heritage: Heritage) -> None:
+        settings = heritage.settings
+        self._slot, self._channel = heritage.slot, heritage.channel
+        self._log = Log(heritage.log, settings.log.level)
+        self._loop = loop = Loop(self._on_error)
+        self._memory_fd, memory = make_memory(settings.cache.memory, lock=settings.cache.lock)
+        self._chunks = chunks = Chunks(memoryview(memory), settings.cache.chunk)
+        cache, helpers = settings.cache, settings.helpers
+        self._pathnames = Pathnames(cache.paths, chunks, cache.revalidate, cache.max_stale)
+        self._store = HelperStore(chunks, self._pathnames, time.time, self._log.error)
+        self._pool = HelperPool(
+            loop,
+            self._store,
+            heritage.spawner,
+            self._memory_fd,
+            least=helpers.min,
+            most=helpers.max,
+            queue=helpers.queue,
+            timeout=helpers.timeout,
+            roots=len(set(heritage.roots)),
+            report=self._log.error,
+            on_greeting=self._ready,
+        )
+        content = Content(chunks, secrets.token_hex(8))
+        self._service = Service(
+            loop,
+            self._log,
+            settings.limits,
+            Sites(settings, heritage.roots),
+            self._pathnames,
+            chunks,
+            content,
+            Answerer(self._pathnames, content, cache.chunk),
+            self._pool,
+            access=settings.log.access != "off",
+        )
+        self._acceptor = Acceptor(self._service, heritage.listeners)
+        self._wakeup = signals.Wakeup(signals.WORKER)
+        self._is_ready = False
+        self._dirty_since = 0.0
+        self._last_sweep = loop.now
+
+    def serve(self) -> None:
+        """Boot, then turn the loop until it is stopped."""
+        faulthandler.enable()
+        loop = self._loop
+        loop.add(self._wakeup.fileno(), READ, self._on_signal)
+        loop.add(self._channel.fileno(), READ, self._on_master)
+        loop.every_turn(self._end_turn)
+        self._tick()
+        self._pool.start()
+        # Nothing that a connection makes forms a cycle, so a collection would only cost time.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        loop.run()
+        self._pool.close()
+        self._tell_scoreboard()
+        self._log.flush()
+
+    def _ready(self) -> None:
+        """The first helper has said hello: listen, and say so to the master."""
+        if not self._is_ready:
+            self._is_ready = True
+            self._acceptor.open()
+            channel.send(self._channel, READY)
+
+    # What happens in every turn, and several times a second
+
+    def _end_turn(self) -> None:
+        service = self._service
+        service.read_clock()
+        service.settle_memo_hits()
+        self._store.end_turn()
+        if self._pathnames.has_stale:
+            self._store.check_stale(self._pool)
+        if service.draining and not service.connections:
+            self._loop.stop()
+
+    def _tick(self) -> None:
+        loop = self._loop
+        loop.later(TICK_SECONDS, self._tick)
+        self._slot.beat(time.monotonic_ns())
+        self._tell_scoreboard()
+        self._log.flush()
+        self._pool.tick()
+        self._acceptor.tick()
+        self._store.check_stale(self._pool)
+        if loop.now - self._last_sweep >= SWEEP_SECONDS or self._service.draining:
+            self._last_sweep = loop.now
+            for connection in list(self._service.connections.values()):
+                connection.check_time(loop.now)
+
+    def _tell_scoreboard(self) -> None:
+        service, pool, chunks = self._service, self._pool, self._chunks
+        counts = service.counts
+        self._slot.store(
+            (
+                counts.requests,
+                counts.memo_hits,
+                counts.hits,
+                counts.misses,
+                counts.stale,
+                pool.joined,
+                *counts.statuses[2:6],
+                counts.bytes,
+                counts.accepted,
+                len(service.connections),
+                counts.timeouts,
+                counts.disconnects,
+                pool.jobs,
+                pool.deaths,
+                pool.write_offs,
+                pool.refused,
+                chunks.evictions,
+                chunks.arena.used,
+                chunks.pinned,
+                self._store.revalidations,
+                self._log.dropped,
+                self._log.errors,
+            )
+        )
+
+    # What the master and the system say
+
+    def _on_master(self, _mask: int) -> None:
+        try:
+            record = channel.receive(self._channel)
+        except EOFError:
+            self._loop.remove(self._channel.fileno())
+            self._drain()
+            return
+        if record is None:
+            return
+        kind, fds = record[0][:1], record[1]
+        if kind == b"L" and len(fds) == 1:
+            self._log.rebind(socket.socket(fileno=fds[0]))
+        elif kind == b"S" and len(fds) == 1:
+            self._pool.rebind(socket.socket(fileno=fds[0]))
+        else:
+            channel.close(fds)
+
+    def _on_signal(self, _mask: int) -> None:
+        for number in self._wakeup.read():
+            if number == signal.SIGTERM:
+                self._drain()
+            else:
+                self._loop.stop()
+
+    def _drain(self) -> None:
+        """Take no more clients, answer what is under way, and end when the last one has gone."""
+        service = self._service
+        if service.draining:
+            return
+        service.draining = True
+        self._acceptor.close()
+        for lane in self._acceptor.lanes:
+            lane.heads.clear()
+            lane.lines.clear()
+
+    def _on_error(self, fd: int, problem: Exception) -> None:
+        """A handler raised: a bug of ours. It costs the client whose event it was, and nobody else."""
+        connection = self._service.connections.get(fd)
+        if connection is not None:
+            connection.fail(problem)
+        else:
+            self._log.bug("internal error", problem)
