@@ -1,0 +1,53 @@
+"""All that a worker gets from the master: the complete list. Made by the master, read by a worker.
+
+What is not here a forked worker closes first, before it reads anything: another worker's channel
+held open would hide its death, and a descriptor of a file could make a worker wait for a disk.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flashpy.config import Settings
+from flashpy.scoreboard import Slot
+from flashpy_helpers import wire
+
+
+@dataclass(frozen=True, slots=True)
+class Heritage:
+    """What one worker inherits."""
+
+    settings: Settings
+    """Frozen; the workers of one generation share it."""
+    listeners: tuple[socket.socket, ...]
+    """In the order of ``settings.server.listen``; non-blocking, options set."""
+    channel: socket.socket
+    """To the master: send b"R" when ready; read b"L" + log channel, b"S" + spawner channel; at its
+    end drain as on TERM."""
+    spawner: socket.socket
+    """Shared with all workers: each record asks for one helper."""
+    log: socket.socket
+    """Shared with all workers and the master: records to the log helper."""
+    slot: Slot
+    """This process's counters and heartbeat."""
+    number: int
+    """Its place in its generation, from 0."""
+    roots: tuple[int, ...]
+    """The number of each root: site by site the site's own, then its mounts' in order."""
+
+    def descriptors(self) -> list[int]:
+        """The descriptors that a worker keeps, besides the standard ones."""
+        shared = (self.channel, self.spawner, self.log)
+        return [sock.fileno() for sock in (*self.listeners, *shared)]
+
+
+_POLICIES = {"inside": wire.INSIDE, "deny": wire.DENY, "follow": wire.FOLLOW}
+
+
+def rooted(settings: Settings) -> Iterator[wire.Root]:
+    """Every folder that a configuration serves, in the order of ``Heritage.roots``."""
+    for site in settings.site:
+        index = tuple(map(os.fsencode, site.index))
+        for folder in (site.root, *(mount.root for mount in site.mount)):
+            yield wire.Root(os.fsencode(folder), index, _POLICIES[site.symlinks])

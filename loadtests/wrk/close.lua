@@ -1,0 +1,2 @@
+-- One connection for each request: wrk reconnects when the server closes.
+wrk.headers["Connection"] = "close"

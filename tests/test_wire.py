@@ -1,0 +1,125 @@
+"""Records of the helper's channel: what is packed comes back, anything else is a WireError."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flashpy_helpers import wire
+
+u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
+times = st.integers(-(2**63) * 10**9, 2**63 * 10**9 - 1)
+identities = st.builds(wire.Identity, u64, u64, u64, times, times)
+paths = st.binary(max_size=300)
+verdicts = st.integers(wire.MISSING, wire.BROKEN)
+expected = st.lists(st.tuples(paths, identities | verdicts), max_size=20).map(tuple)
+jobs = (
+    st.builds(wire.Lookup, u64, u32, paths, u64, u64, st.none() | identities)
+    | st.builds(wire.Load, u64, u32, paths, identities, u64, u64, u64)
+    | st.builds(wire.Check, u64, u32, expected)
+)
+answers = (
+    st.builds(wire.Hello, u16, u32)
+    | st.builds(wire.Found, u64, identities, paths, u64)
+    | st.builds(wire.Unchanged, u64)
+    | st.builds(wire.Loaded, u64, u64)
+    | st.builds(wire.Changed, u64, st.lists(u16, max_size=256).map(tuple))
+    | st.builds(wire.Failure, u64, verdicts, u32)
+)
+roots = st.builds(
+    wire.Root, paths, st.lists(paths, max_size=5).map(tuple), st.integers(wire.INSIDE, wire.FOLLOW)
+)
+SOME = wire.Identity(1, 2, 3, 4, 5)
+
+
+@given(jobs)
+def test_job_comes_back(job: wire.Job) -> None:
+    record = wire.pack_job(job)
+    assert wire.unpack_job(record) == job
+    assert type(wire.unpack_job(record)) is type(job)
+    assert wire.job_id(record) == job.id
+
+
+@given(answers)
+def test_answer_comes_back(answer: wire.Answer) -> None:
+    back = wire.unpack_answer(wire.pack_answer(answer))
+    assert back == answer
+    assert type(back) is type(answer)
+
+
+@given(roots)
+def test_root_comes_back(root: wire.Root) -> None:
+    assert wire.unpack_root(wire.pack_root(root)) == root
+
+
+@given(
+    st.binary(max_size=200)
+    | st.tuples(st.integers(0, 24), st.binary()).map(lambda pair: bytes([pair[0]]) + pair[1])
+)
+def test_arbitrary_bytes_are_refused_or_mean_one_thing(record: bytes) -> None:
+    for unpack, pack in (
+        (wire.unpack_job, wire.pack_job),
+        (wire.unpack_answer, wire.pack_answer),
+        (wire.unpack_root, wire.pack_root),
+    ):
+        try:
+            value = unpack(record)
+        except wire.WireError:
+            continue
+        assert pack(value) == record  # type: ignore[arg-type]
+
+
+@given(jobs | answers, st.data())
+def test_record_cut_anywhere_is_refused_or_shorter(
+    value: wire.Job | wire.Answer, data: st.DataObject
+) -> None:
+    is_job = isinstance(value, wire.Job)
+    record = wire.pack_job(value) if is_job else wire.pack_answer(value)  # type: ignore[arg-type]
+    cut = record[: data.draw(st.integers(0, len(record) - 1))]
+    try:
+        again = wire.unpack_job(cut) if is_job else wire.unpack_answer(cut)
+    except wire.WireError:
+        return
+    assert again != value
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        wire.Lookup(-1, 0, b"", 0, 0, None),
+        wire.Lookup(0, 2**32, b"", 0, 0, None),
+        wire.Load(0, 0, b"", SOME, 0, 2**64, 0),
+        wire.Check(0, 0, ((b"a", 0),)),
+        wire.Check(0, 0, ((b"a", wire.BROKEN + 1),)),
+        wire.Check(0, 0, ((b"a" * 65536, wire.MISSING),)),
+        wire.Check(0, 0, ((b"a" * 300, wire.MISSING),) * 256),
+        wire.Check(0, 0, ((b"a", wire.MISSING),) * 257),
+        wire.Unchanged(1),
+    ],
+)
+def test_job_that_does_not_fit_is_refused(job: wire.Job) -> None:
+    with pytest.raises(wire.WireError):
+        wire.pack_job(job)
+
+
+def test_answer_and_root_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(wire.WireError):
+        wire.pack_answer(wire.Failure(1, 99, 0))
+    with pytest.raises(wire.WireError):
+        wire.pack_answer(wire.Changed(1, (2**16,)))
+    with pytest.raises(wire.WireError):
+        wire.pack_root(wire.Root(b"/srv", (), 3))
+    with pytest.raises(wire.WireError):
+        wire.pack_root(wire.Root(b"/srv" * 20_000, (), wire.INSIDE))
+
+
+def test_check_adds_no_more_for_a_path_than_it_says() -> None:
+    for count in (1, 2, 256):
+        items = tuple((b"%d" % n, SOME) for n in range(count))
+        limit = sum(len(path) + wire.CHECK_ITEM for path, _ in items)
+        assert len(wire.pack_job(wire.Check(2**64 - 1, 2**32 - 1, items))) <= limit
+
+
+def test_full_check_is_within_the_agreed_size() -> None:
+    items = ((b"p" * 188, SOME),) * wire.CHECK_PATHS
+    job = wire.Check(1, 1, items[: wire.CHECK_BYTES // (188 + wire.CHECK_ITEM)])
+    assert wire.unpack_job(wire.pack_job(job)) == job
