@@ -1,15 +1,13 @@
-"""WORKER: one line for each request, in the combined format, formatted in batches.
+"""WORKER: one line for each request, in the combined format, put together in batches.
 
-A line is made of three parts: the client's prefix (once a connection), the time (once a second) and the rest, which for a
-memoised head is remembered with the reply. So a hit costs the log one append. The request line, Referer and
-User-Agent are the client's bytes: whatever could end a line or a quoted field is written as \\xHH.
+A line is three parts: the client's prefix (made once a connection), the time (once a second) and the rest, which for a
+memoised head is remembered with the reply. So a hit costs the log one append to a list.
 """
 
-import re
-
 from flashpy.http.dates import format_log_time
+from flashpy.http.request import Request
 
-_UNSAFE = re.compile(rb'[^ -~]|["\\]')
+_NOTHING = b'"-" "-"\n'
 
 
 def prefix(address: str) -> bytes:
@@ -22,16 +20,16 @@ def stamp(seconds: int) -> bytes:
     return format_log_time(seconds) + b"] "
 
 
-def rest(request_line: bytes, status: int, length: int, referer: bytes, agent: bytes) -> bytes:
-    """A line's end from the request line on, all of it as parsed. `length` is the bytes of content that were sent."""
-    line = b'"%b" %d %d "%b" "%b"\n' % (request_line, status, length, referer, agent)
-    # The parser lets no control byte but TAB into a field, so these tests are enough, and cheaper than a search.
-    if line.isascii() and line.count(b'"') == 6 and b"\\" not in line and b"\t" not in line:
-        return line
-    parts = (escape(request_line), status, length, escape(referer), escape(agent))
-    return b'"%b" %d %d "%b" "%b"\n' % parts
+def rest(request: Request, outcome: bytes) -> bytes:
+    """A line from the request line on; `outcome` as `said` makes it."""
+    return request.line.quoted + outcome + request.referer + request.agent
 
 
-def escape(text: bytes) -> bytes:
-    """`text` with everything that could break a line or a quoted field as \\xHH."""
-    return _UNSAFE.sub(lambda found: b"\\x%02x" % found[0][0], text)
+def said(status: int, length: int) -> bytes:
+    """What a line says of the reply: ` 200 1024 `; `length` is the bytes of content that were sent."""
+    return b" %d %d " % (status, length)
+
+
+def unparsed(quoted_line: bytes, status: int) -> bytes:
+    """The rest of the line for a request that could not be parsed."""
+    return quoted_line + said(status, 0) + _NOTHING

@@ -64,12 +64,12 @@ class Answerer:
         return Lookup(0, key[0], key[1], 0, self._room, known)
 
     def _file(self, request: Request, site: Site, entry: Entry, wall: float) -> Reply:
-        method, conditions = request.line.method, request.conditions
-        if conditions is None:
+        method, special = request.line.method, request.special
+        if special is None or special.conditions is None:
             return self._content.reply(entry, site, method, None)
         facts = cast(Facts, entry.facts)
         size = entry.outcome.size
-        decision = decide(method, conditions, etag=facts.etag, mtime=facts.mtime, size=size, now=int(wall))
+        decision = decide(method, special.conditions, etag=facts.etag, mtime=facts.mtime, size=size, now=int(wall))
         if decision.status == 412:
             raise Refusal(412, close=False, reason="")
         if decision.status == 416:

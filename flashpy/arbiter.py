@@ -16,13 +16,13 @@ from functools import partial
 from signal import Signals
 
 from flashpy.boot import Ground, StartError, prepare
+from flashpy.companions import Companion, open_files, wait_for
 from flashpy.config import ConfigError, Settings
 from flashpy.crew import Crew
 from flashpy.generation import Generation, Worker, at_once, graceful
 from flashpy.logs import Log
 from flashpy.processes import Child, Watch, Work, describe
 from flashpy.renewal import Renewal, RenewalError
-from flashpy.services import Service, open_files, wait_for
 from flashpy.sockets import Listener, discard
 
 __all__ = ["BOOT_FAILED", "LEFT_BEHIND", "Arbiter", "StartError"]
@@ -69,7 +69,7 @@ class Arbiter:
     def run(self) -> int:
         """Serve until told to stop; the exit status."""
         self._watch.add(self._ground.wakeup.fileno(), self._on_signals)
-        self._keep_services(time.monotonic())
+        self._keep_companions(time.monotonic())
         if self._ground.rights.uid == 0:
             self._log.warning("started as root without [server] user: the workers are root too")
         while not self._finished():
@@ -81,11 +81,11 @@ class Arbiter:
         late = now - self._turned > _TICK + _LATE
         self._turned = now
         self._act()
-        self._keep_services(now)
-        self._crew.turn(now, late=late)
+        self._keep_companions(now)
         self._mourn()
-        self._fill(now)
         self._progress(now)
+        self._crew.turn(now, late=late)
+        self._fill(now)
         self._log.flush()
 
     def _unsettled(self) -> bool:
@@ -161,6 +161,7 @@ class Arbiter:
         if self._coming is not None or not self._booted:
             self._again = True
             return
+        self._log.info("reloading")
         try:
             self._coming = Renewal(self._read_settings(), self._ground, self._present)
         except (ConfigError, RenewalError, OSError) as error:
@@ -214,34 +215,34 @@ class Arbiter:
 
     # Processes
 
-    def _keep_services(self, now: float) -> None:
-        for service in self._ground.services():
-            if service.missing(now):
+    def _keep_companions(self, now: float) -> None:
+        for companion in self._ground.companions():
+            if companion.missing(now):
                 try:
-                    self._start(service)
+                    self._start(companion)
                 except OSError as error:
-                    delay = service.died()
-                    self._log.error(f"no {service.name}: {error}; again in {delay:.0f} s")
-                    self._check_boot(f"the {service.name} cannot be started: {error}")
+                    delay = companion.died()
+                    self._log.error(f"no {companion.name}: {error}; again in {delay:.0f} s")
+                    self._check_boot(f"the {companion.name} cannot be started: {error}")
         self._ground.spawner.tell()
 
-    def _start(self, service: Service) -> None:
-        child = service.start()
-        self._watch.add(child.fileno(), partial(self._on_service_end, service, child))
-        self._crew.owe(service)
+    def _start(self, companion: Companion) -> None:
+        child = companion.start()
+        self._watch.add(child.fileno(), partial(self._on_companion_end, companion, child))
+        self._crew.owe(companion)
 
-    def _on_service_end(self, service: Service, child: Child) -> None:
+    def _on_companion_end(self, companion: Companion, child: Child) -> None:
         self._watch.forget(child.fileno())
         status = child.reap() or 0
-        if service.let_go(child):
+        if companion.let_go(child):
             return
-        delay = service.died()
-        what = f"the {service.name} ({child.pid}) ended: {describe(status)}"
+        delay = companion.died()
+        what = f"the {companion.name} ({child.pid}) ended: {describe(status)}"
         self._log.error(f"{what}; replaced in {delay:.0f} s")
         self._check_boot(what)
 
     def _fill(self, now: float) -> None:
-        ready = all(service.child is not None for service in self._ground.services())
+        ready = all(companion.child is not None for companion in self._ground.companions())
         # A worker may ask for a helper at once, and that one must know its roots.
         if self._stopping or not ready or not self._ground.spawner.tell():
             return
@@ -264,7 +265,9 @@ class Arbiter:
             else:
                 delay = worker.generation.failed(worker)
                 self._counts["restarts"] += 1
-                self._log.error(f"{what}; replaced in {delay:.0f} s")
+                # Status 0: somebody asked it to end, as Ctrl-C asks every process at once.
+                tell = self._log.info if status == 0 else self._log.error
+                tell(f"{what}; replaced in {delay:.0f} s")
         self._crew.ended.clear()
 
     def _check_boot(self, what: str) -> None:
@@ -278,7 +281,7 @@ class Arbiter:
         self._stop(hurry=True)
 
     def _farewell(self) -> int:
-        """Nobody serves any more: write the counters, let the services go, tidy up."""
+        """Nobody serves any more: write the counters, let the companions go, tidy up."""
         ground = self._ground
         if any(worker.lost for worker in self._crew.workers):
             self._status = self._status or LEFT_BEHIND
@@ -296,8 +299,8 @@ class Arbiter:
     def _counters(self) -> dict[str, int]:
         counters = self._ground.board.totals() | self._counts
         counters["log_dropped"] += self._log.dropped
-        for service in self._ground.services():
-            counters[f"{service.name.replace(' ', '_')}_restarts"] = service.replaced
+        for companion in self._ground.companions():
+            counters[f"{companion.name.replace(' ', '_')}_restarts"] = companion.replaced
         return counters
 
 

@@ -9,12 +9,12 @@ import resource
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from flashpy.companions import Companion, LogHelper, Spawner, open_files
 from flashpy.config import Settings
 from flashpy.pidfile import Pidfile
 from flashpy.privileges import Rights, resolve
 from flashpy.processes import open_standard
 from flashpy.scoreboard import Scoreboard
-from flashpy.services import LogHelper, Service, Spawner, open_files
 from flashpy.signals import MASTER, Wakeup
 from flashpy.sockets import BindError, Listener, bind_all, discard
 
@@ -40,7 +40,7 @@ class Ground:
     spawner: Spawner
     logs: LogHelper
 
-    def services(self) -> tuple[Service, Service]:
+    def companions(self) -> tuple[Companion, Companion]:
         """The two processes that workers need; the log helper first, to hear of the other."""
         return self.logs, self.spawner
 

@@ -17,8 +17,9 @@ from flashpy.answer import Wanted
 from flashpy.cache.pathnames import Entry
 from flashpy.helperpool import QueueFull, Trouble
 from flashpy.http import framing
+from flashpy.http.accesstext import quote
 from flashpy.http.body import Body
-from flashpy.http.request import Request
+from flashpy.http.request import Request, Special
 from flashpy.http.response import CLOSE, KEEP, KEEP_OLD, Reply, error, refusal
 from flashpy.http.status import Refusal
 from flashpy.http.target import parse_target
@@ -100,7 +101,7 @@ class Connection:
             self._watch()
 
     def _read(self, _mask: int) -> None:
-        """Bytes, or the end, of a client that we read from."""
+        """Bytes, or the end, of a client that we read from. The hot path: see docs/performance.md."""
         try:
             data = self._recv(RECEIVE, _NOW)
         except BlockingIOError:
@@ -114,7 +115,7 @@ class Connection:
             reply, rest, size = found
             now = service.loop.now
             if (now <= reply.entry.fresh_until or service.usable(reply.entry)) and (
-                self.served < service.requests_per_connection
+                self.served < service.last_request
             ):
                 self.served += 1
                 self._since = now
@@ -123,22 +124,37 @@ class Connection:
                 except OSError:
                     sent = 0
                 if sent == size:
-                    service.memo_hits.append((self, rest, reply))
+                    service.answered.append((self, rest, reply))
                     return
                 self._memo_fell_short(data, reply, sent)
                 return
-        if data:
-            if not self._buffer:
-                self._since = service.loop.now
+        if not data:
+            self._end_of_input()
+        elif self._buffer or self._body is not None:
             self._buffer += data
             self._proceed()
         else:
-            self._end_of_input()
+            self._since = service.loop.now
+            self._read_first(data)
+
+    def _read_first(self, data: bytes) -> None:
+        """Bytes that begin a request: mostly they are exactly one head."""
+        lines = data.split(b"\r\n")
+        if not lines[-1] and 0 < lines.index(b"") == len(lines) - 2 and len(data) <= self._service.limits.header_bytes:
+            try:
+                self._take_request(data, lines)
+            except Refusal as problem:
+                self._refuse(problem)
+            if self._watched != self.state:
+                self._proceed()
+            return
+        self._buffer = data
+        self._proceed()
 
     def _memo_fell_short(self, head: bytes, reply: Reply, sent: int) -> None:
         """The socket did not take all of a memoised reply: go on as for any other reply."""
         self._head = head
-        self._request = self._service.parser.parse(head)
+        self._request = self._service.parser.parse(head.split(b"\r\n"))
         self._reply = reply
         self._tail = KEEP
         self._dispatch_rest(reply, sent)
@@ -172,47 +188,46 @@ class Connection:
             self._head = buffer
             framing.check_partial(buffer, limits.request_line, limits.header_bytes)
             return False
-        self._head = buffer[:end]
+        head = buffer[:end]
         self._buffer = buffer[end:]
-        self._take_request(self._head)
+        self._take_request(head, head.split(b"\r\n"))
         return True
 
-    def _take_request(self, head: bytes) -> None:
+    def _take_request(self, head: bytes, lines: list[bytes]) -> None:
         """Parse a head; drop its body first when there is one, then decide."""
         service = self._service
         self._request = None
-        self._tries = 0
-        request = service.parser.parse(head)
-        self._request = request
+        self._head = head
+        self._request = request = service.parser.parse(lines)
         self.served += 1
-        if request.plain:
+        self._tries = 0
+        special = request.special
+        if special is None:
             reply = self._lane.lines.get(request.line.bytes + request.host)
             if reply is not None:
                 entry = reply.entry
                 if service.loop.now <= entry.fresh_until or service.usable(entry):
                     service.counts.hits += 1
-                    self._respond(reply)
+                    self._respond_short(request, reply)
                     return
-        elif request.length or request.expects:
-            self._expect_body(request)
+        elif special.length or special.expects:
+            self._expect_body(request, special)
             return
         self._decide(None)
 
-    def _expect_body(self, request: Request) -> None:
+    def _expect_body(self, request: Request, special: Special) -> None:
         limit = self._service.limits.body
-        if request.length > limit:
+        if special.length > limit:
             raise Refusal(413, reason="body too large")
-        if request.expects and request.length:
+        if special.expects and special.length:
             if request.line.method not in (b"GET", b"HEAD", b"OPTIONS"):
                 # The client may send its body or not, so this connection's next request could not be found.
-                request.keep = False
+                request.keeps = False
                 self._decide(None)
                 return
             self._send((_CONTINUE,), (), _NOW)
-        if request.length:
-            self._body = Body(request.length, limit)
-            if not self._buffer:
-                self._watch()
+        if special.length:
+            self._body = Body(special.length, limit)
         else:
             self._decide(None)
 
@@ -282,14 +297,14 @@ class Connection:
             self._body = None
         if problem.reason:
             self._service.log.info(f"{self.address}: {problem.status}: {problem.reason}")
-        keep = request is not None and request.keep and not problem.close
+        keep = request is not None and request.keeps and not problem.close
         is_head = request is not None and request.line.method == b"HEAD"
         self._tail = self._choose_tail(keep)
         self._send_reply(refusal(problem, with_body=not is_head))
 
     def _choose_tail(self, keep: bool) -> int:
         service, request = self._service, self._request
-        if not keep or service.draining or self.served >= service.requests_per_connection:
+        if not keep or self.served >= service.last_request:
             return CLOSE
         return KEEP if request is None or request.line.minor else KEEP_OLD
 
@@ -298,8 +313,46 @@ class Connection:
     def _respond(self, reply: Reply) -> None:
         request = self._request
         assert request is not None
-        self._tail = self._choose_tail(request.keep)
-        self._send_reply(reply)
+        if reply.lasting and request.special is None:
+            self._lane.lines.offer(request.line.bytes + request.host, reply, reply.entry)
+            self._respond_short(request, reply)
+        else:
+            self._tail = self._choose_tail(request.keeps)
+            self._send_reply(reply)
+
+    def _respond_short(self, request: Request, reply: Reply) -> None:
+        """Send a lasting reply: one system call, one record for the log, and the head is offered to the memo."""
+        service = self._service
+        self._tail = kind = (
+            KEEP if request.keeps and request.line.minor and self.served < service.last_request else self._choose_tail(request.keeps)
+        )
+        tail = service.tails[kind]
+        try:
+            sent = self._send((reply.head, tail, reply.body), (), _NOW)
+        except OSError:
+            sent = 0  # full or gone: the long way finds out which
+        if sent != reply.size + len(tail):
+            self._reply = reply
+            self._dispatch_rest(reply, sent)
+            return
+        rest = accesslog.rest(request, reply.said)
+        service.counts.parsed += 1
+        service.answered.append((self, rest, reply))
+        self._request = None
+        if kind == KEEP:
+            self._since = service.loop.now
+            self.state = READING
+            if request.familiar and len(self._head) <= MEMO_HEAD:
+                self._lane.heads.put(self._head, (reply, rest, sent), reply.entry, len(rest))
+        elif kind == CLOSE:
+            self._leave()
+
+    def _leave(self) -> None:
+        """The last reply is out: close, or linger when bytes came that nobody read."""
+        if self._buffer:
+            self.linger()
+        else:
+            self.close()
 
     def _send_reply(self, reply: Reply) -> None:
         self._reply = reply
@@ -398,9 +451,7 @@ class Connection:
         """The reply is out: log it, remember it, and go on as its last field said."""
         reply, request = self._reply, self._request
         assert reply is not None
-        rest = self._account(reply.status, content_sent)
-        if reply.lasting and request is not None and request.plain and not self._service.draining:
-            self._remember(request, reply, rest)
+        self._account(reply.status, content_sent)
         if self._outgoing is not None:
             self._outgoing.close()
             self._outgoing = None
@@ -408,27 +459,20 @@ class Connection:
         self._since = self._service.loop.now
         if self._tail != CLOSE:
             self._enter(READING)
-        elif self._buffer or request is None or request.length:
+        elif request is None or (request.special is not None and request.special.length):
             self.linger()
         else:
-            self.close()
+            self._leave()
 
-    def _remember(self, request: Request, reply: Reply, rest: bytes) -> None:
-        lane, entry = self._lane, reply.entry
-        lane.lines.offer(request.line.bytes + request.host, reply, entry)
-        if self._tail == KEEP and len(self._head) <= MEMO_HEAD:
-            size = len(reply.head) + len(self._service.tail) + len(reply.body)
-            lane.heads.offer(self._head, (reply, rest, size), entry, len(rest))
-
-    def _account(self, status: int, content_sent: int) -> bytes:
+    def _account(self, status: int, content_sent: int) -> None:
+        """Count and log a request that is over, well or badly."""
         request = self._request
         if request is not None:
-            rest = accesslog.rest(request.line.bytes, status, content_sent, request.referer, request.agent)
+            rest = accesslog.rest(request, accesslog.said(status, content_sent))
         else:
-            line = self._head[: self._head.find(b"\r\n") if b"\r\n" in self._head else 1024][:1024]
-            rest = accesslog.rest(accesslog.escape(line), status, content_sent, b"-", b"-")
+            line = self._head.partition(b"\r\n")[0].partition(b"\n")[0][:1024]
+            rest = accesslog.unparsed(quote(line), status)
         self._service.count(status, content_sent, self.prefix, rest)
-        return rest
 
     # Ending
 

@@ -8,6 +8,7 @@ anything else the reply says which spans of the file to send, and `stream` fetch
 from itertools import count
 from typing import cast
 
+from flashpy.accesslog import said
 from flashpy.cache.chunks import Chunk, Chunks
 from flashpy.cache.pathnames import Entry
 from flashpy.http.conditional import Decision
@@ -65,6 +66,8 @@ class Content:
             self._fill(reply, entry, ((0, size),), size)
         reply.lasting = reply.stream is None
         if reply.lasting:
+            reply.said = said(200, reply.length)
+            reply.size = len(reply.head) + len(reply.body)
             entry.prepared[key] = reply
         return reply
 

@@ -10,10 +10,10 @@ from functools import partial
 from signal import Signals
 
 from flashpy.boot import Ground
-from flashpy.generation import BOOT_SECONDS, Generation, Sentence, Worker, stuck
+from flashpy.companions import Companion
+from flashpy.generation import Generation, Sentence, Worker, stuck
 from flashpy.heritage import Heritage
 from flashpy.processes import Watch, Work, fork_worker
-from flashpy.services import Service
 from flashpy_helpers import channel
 
 _MUTE_SECONDS = 2.0
@@ -74,10 +74,10 @@ class Crew:
         self._watch.add(child.fileno(), partial(self._on_end, worker))
         self._watch.add(ours.fileno(), partial(self._on_word, worker))
 
-    def owe(self, service: Service) -> None:
-        """All workers get the new channel of a service."""
+    def owe(self, companion: Companion) -> None:
+        """All workers get the new channel of a companion."""
         for worker in self.workers:
-            worker.owe(service)
+            worker.owe(companion)
 
     def dismiss(self, workers: Iterable[Worker], sentence: Sentence) -> None:
         """The end of these is wanted, by these steps; the first ones are carried out now."""
@@ -109,11 +109,11 @@ class Crew:
             worker.child.kill(step)
 
     def _check_heart(self, worker: Worker, now: float) -> None:
-        silence = worker.silent(now)
+        silence, limit = worker.silent(now), worker.generation.boot_seconds
         if silence > worker.generation.settings.server.worker_timeout:
             why = f"made no turn for {silence:.1f} s"
-        elif worker.ready is None and now - worker.born > BOOT_SECONDS:
-            why = f"was not ready within {BOOT_SECONDS:.0f} s"
+        elif worker.ready is None and now - worker.born > limit:
+            why = f"was not ready within {limit:.0f} s"
         else:
             return
         self._ground.logs.log.error(f"{worker} {why}: stopped by SIGABRT")

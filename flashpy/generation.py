@@ -12,10 +12,10 @@ import time
 from collections import deque
 from signal import Signals
 
+from flashpy.companions import Backoff, Companion
 from flashpy.config import Settings
 from flashpy.processes import Child
 from flashpy.scoreboard import Slot
-from flashpy.services import Backoff, Service
 from flashpy.sockets import Listener
 from flashpy_helpers import channel
 
@@ -68,24 +68,24 @@ class Worker:
         """Whether it was left: no signal ends it."""
         self.sentence: Sentence = deque()
         self._slot = slot
-        self._owed: dict[bytes, Service] = {}
+        self._owed: dict[bytes, Companion] = {}
 
     def __str__(self) -> str:
         return f"worker {self.number} ({self.child.pid})"
 
-    def owe(self, service: Service) -> None:
-        """It must get the new channel of a service; at once, or as soon as there is room."""
-        self._owed[service.kind] = service
+    def owe(self, companion: Companion) -> None:
+        """It must get the new channel of a companion; at once, or as soon as there is room."""
+        self._owed[companion.kind] = companion
         self.pay()
 
     def pay(self) -> None:
         """Send what it is owed. A full channel means that it is stuck; the heartbeat will tell."""
-        for kind, service in list(self._owed.items()):
+        for kind, companion in list(self._owed.items()):
             if self.sock is None:
                 return
             # A peer that is gone is seen by its pidfd.
             with contextlib.suppress(OSError):
-                if not channel.send(self.sock, kind, (service.sock().fileno(),)):
+                if not channel.send(self.sock, kind, (companion.sock().fileno(),)):
                     return
             del self._owed[kind]
 
@@ -129,7 +129,7 @@ class Generation:
         self.roots = roots
         self.wanted = settings.server.workers
         self.workers: dict[int, Worker] = {}
-        self.born = time.monotonic()
+        self.boot_seconds = BOOT_SECONDS
         self._backoff = Backoff()
 
     def missing(self, now: float) -> list[int]:

@@ -9,11 +9,11 @@ import time
 from contextlib import ExitStack
 
 from flashpy.boot import Ground, check_descriptors, words
+from flashpy.companions import Files, open_files
 from flashpy.config import Settings
-from flashpy.generation import BOOT_SECONDS, Generation
+from flashpy.generation import Generation
 from flashpy.pidfile import Pidfile
 from flashpy.privileges import resolve
-from flashpy.services import Files, open_files
 from flashpy.sockets import BindError, bind_all, discard, retune
 
 
@@ -30,12 +30,12 @@ class Renewal:
         self._undo = ExitStack()
         self._files: Files | None = None
         self._pidfile = ground.pidfile
-        self.deadline = time.monotonic() + BOOT_SECONDS
         try:
             self.generation = self._prepare(settings)
         except (BindError, LookupError, OSError) as error:
             self._undo.close()
             raise RenewalError(words(error)) from None
+        self.deadline = time.monotonic() + self.generation.boot_seconds
 
     def _prepare(self, settings: Settings) -> Generation:
         server, ground, kept = settings.server, self._ground, self._present.listeners

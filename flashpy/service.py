@@ -46,18 +46,24 @@ class Counts:
         "bytes",
         "disconnects",
         "hits",
-        "memo_hits",
+        "parsed",
         "misses",
         "requests",
+        "short",
         "stale",
         "statuses",
         "timeouts",
     )
 
     def __init__(self) -> None:
-        self.requests = self.memo_hits = self.hits = self.misses = self.stale = 0
+        self.requests = self.short = self.parsed = self.hits = self.misses = self.stale = 0
         self.bytes = self.accepted = self.timeouts = self.disconnects = 0
         self.statuses = [0] * 6
+
+    @property
+    def memo_hits(self) -> int:
+        """What was answered by the bytes of its head alone: the short way, less what was parsed first."""
+        return self.short - self.parsed
 
 
 class Service:
@@ -80,10 +86,11 @@ class Service:
         self.sites, self.pathnames, self.chunks, self.content = sites, pathnames, chunks, content
         self.answerer, self.pool = answerer, pool
         self.parser = RequestParser(limits.request_line, limits.header_fields)
-        self.requests_per_connection = limits.keepalive_requests or 1 << 62
+        # The number of the request that is a connection's last: 0 when draining, so that every one is.
+        self.last_request = limits.keepalive_requests or 1 << 62
         self.counts = Counts()
         self.connections: dict[int, Any] = {}
-        self.memo_hits: list[tuple[Any, bytes, Reply]] = []
+        self.answered: list[tuple[Any, bytes, Reply]] = []
         self.draining = False
         self._access = access
         self._next_second = 0.0
@@ -116,16 +123,21 @@ class Service:
         if self._access:
             self.log.access(prefix + self.stamp + rest)
 
-    def settle_memo_hits(self) -> None:
-        """Count and log what the memo answered in this turn: in one go, so a hit itself pays one append."""
-        hits, counts = self.memo_hits, self.counts
-        if not hits:
+    def settle_answered(self) -> None:
+        """Count and log what was answered the short way in this turn: in one go, so a hit itself pays one append."""
+        answered, counts = self.answered, self.counts
+        if not answered:
             return
-        counts.memo_hits += len(hits)
-        counts.requests += len(hits)
-        counts.statuses[2] += len(hits)
-        stamp = self.stamp
-        counts.bytes += sum([reply.length for _, _, reply in hits])
+        counts.requests += len(answered)
+        counts.short += len(answered)
+        counts.statuses[2] += len(answered)
+        counts.bytes += sum([reply.length for _, _, reply in answered])
         if self._access:
-            self.log.access(b"".join([connection.prefix + stamp + rest for connection, rest, _ in hits]))
-        hits.clear()
+            stamp = self.stamp
+            self.log.access(b"".join([connection.prefix + stamp + rest for connection, rest, _ in answered]))
+        answered.clear()
+
+    def drain(self) -> None:
+        """Every reply from now on is its connection's last."""
+        self.draining = True
+        self.last_request = 0

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from signal import Signals
+from typing import ClassVar
 
 MASTER = (
     Signals.SIGTERM,
@@ -46,7 +47,11 @@ class Wakeup:
     order. One for each process.
     """
 
+    _current: ClassVar["Wakeup | None"] = None
+    """Keeps it alive to the end of the process, whoever lets go: a late signal is still written."""
+
     def __init__(self, wanted: Iterable[Signals]) -> None:
+        Wakeup._current = self
         self._reading, self._writing = socket.socketpair()
         self._reading.setblocking(False)
         self._writing.setblocking(False)

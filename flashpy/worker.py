@@ -138,7 +138,7 @@ class Worker:
     def _end_turn(self) -> None:
         service = self._service
         service.read_clock()
-        service.settle_memo_hits()
+        service.settle_answered()
         self._store.end_turn()
         if self._pathnames.has_stale:
             self._store.check_stale(self._pool)
@@ -220,7 +220,7 @@ class Worker:
         service = self._service
         if service.draining:
             return
-        service.draining = True
+        service.drain()
         self._acceptor.close()
         for lane in self._acceptor.lanes:
             lane.heads.clear()

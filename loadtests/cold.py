@@ -80,7 +80,8 @@ class Experiment:
         schedule = openloop.Schedule(self.hot, HOT_SIZE, RATE, seconds)
         outcome = openloop.OpenLoop(server.port, schedule).run()
         if outcome.errors or outcome.unanswered:
-            raise servers.ServerError(f"{server.rival.name}: {outcome.errors[:3]}")
+            log = server.errors()[-1000:]
+            raise servers.ServerError(f"{server.rival.name}: {outcome.errors[:3]}\n{log}")
 
 
 def storm(experiment: Experiment) -> dict[str, Any]:
@@ -158,7 +159,6 @@ def fetch(port: int, path: str, size: int, *, check: bool) -> None:
     """Get one document; raises WrongReply. Checking every byte costs more than receiving it."""
     place = bytearray(RECEIVE)
     view = memoryview(place)
-    block: Callable[[int, int], bytes] = lambda start, stop: make_root.content(path, start, stop)
     with socket.create_connection(("127.0.0.1", port), timeout=120) as sock:
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         start = b""
@@ -171,13 +171,13 @@ def fetch(port: int, path: str, size: int, *, check: bool) -> None:
         if replay.parse_head(head).length != size:
             raise replay.WrongReply(f"not the length {size}: {head!r}")
         done = len(first)
-        if first != block(0, done):
+        if first != make_root.content(path, 0, done):
             raise replay.WrongReply("wrong bytes at 0")
         while done < size:
             count = sock.recv_into(place)
             if count == 0:
                 raise replay.WrongReply(f"closed after {done} bytes")
-            if check and view[:count] != block(done, done + count):
+            if check and view[:count] != make_root.content(path, done, done + count):
                 raise replay.WrongReply(f"wrong bytes after {done}")
             done += count
 
@@ -190,10 +190,11 @@ def idle(experiment: Experiment) -> dict[str, Any]:
     for rival in experiment.entered("flashpy,nginx-debian"):
         with experiment.started(rival, "idle") as server:
             experiment.warm(server)
+            loop = openloop.OpenLoop(server.port, schedule)
             before = proctree.private_bytes(server.pid)
             with idle_connections(server.port, count, experiment.hot[0]):
                 after = proctree.private_bytes(server.pid)
-                outcome = openloop.OpenLoop(server.port, schedule).run()
+                outcome = loop.run()
                 entry = coldreport.idle_entry(outcome, before, after, count)
         results[rival.name] = entry
         tell("idle", rival, entry)
@@ -263,7 +264,12 @@ def main(arguments: Sequence[str]) -> int:
             os.chmod(folder, 0o755)
             try:
                 results[name] = EXPERIMENTS[name](Experiment(Path(folder), options))
-            except (servers.ServerError, throttling.ThrottleError, replay.WrongReply) as error:
+            except (
+                servers.ServerError,
+                throttling.ThrottleError,
+                replay.WrongReply,
+                OSError,
+            ) as error:
                 print(f"{name}: {error}", file=sys.stderr)
             else:
                 results[name]["environment"] = conditions

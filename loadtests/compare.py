@@ -44,8 +44,12 @@ def check(server: servers.Server, workload: workloads.Workload) -> None:
     """Refuse to measure a server that does not send the right bytes; raises ServerError."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     with contextlib.closing(connection):
-        connection.request("GET", workload.path)
-        body = connection.getresponse().read()
+        try:
+            connection.request("GET", workload.path)
+            body = connection.getresponse().read()
+        except (OSError, http.client.HTTPException) as error:
+            log = server.errors()[-1000:]
+            raise servers.ServerError(f"{server.rival.name}: {error}\n{log}") from error
     if body != make_root.content(workload.path, 0, workload.size):
         raise servers.ServerError(f"{server.rival.name}: wrong bytes for {workload.path}")
 

@@ -179,7 +179,8 @@ class Replay(CheckedUser):
         Replay.living -= 1
         if Replay.living == 0:
             assert self.environment.runner is not None
-            gevent.spawn(self.environment.runner.quit)
+            # Later, so that this user has left before the others are stopped.
+            gevent.spawn_later(0.5, self.environment.runner.quit)
         raise StopUser
 
 

@@ -89,6 +89,7 @@ class Connection:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.setblocking(False)
         self.path = ""
+        self.left = 0
 
     def send(self, path: str, size: int, request: bytes) -> None:
         """Ask for a path whose document has size bytes; raises OSError."""

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import tomllib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from signal import SIGKILL, SIGTERM
 from typing import Any, NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -274,12 +274,12 @@ class Server:
         """Announce that lines of level error with this text may be there."""
         self._announced.append(text)
 
-    def stop(self, number: int = signal.SIGTERM, seconds: float = SECONDS) -> int:
+    def stop(self, number: int = SIGTERM, seconds: float = SECONDS) -> int:
         """Send a signal and wait for the end; the exit status."""
         if self.process.poll() is None:
             self.signal(number)
-        if number == signal.SIGKILL:
-            self.expected_status = -signal.SIGKILL
+        if number == SIGKILL:
+            self.expected_status = -SIGKILL
         return self.wait(seconds)
 
     def wait(self, seconds: float = SECONDS) -> int:
@@ -291,8 +291,10 @@ class Server:
         """The counters that the last line of the error log holds; after ``stop``."""
         last = self.log_lines()[-1]
         match = _LOG_LINE.match(last)
-        assert match is not None and match[2].startswith("counters "), last
-        return {str(k): int(v) for k, v in json.loads(match[2].removeprefix("counters ")).items()}
+        assert match is not None, last
+        assert match[2].startswith("counters "), last
+        counters: dict[str, int] = json.loads(match[2].removeprefix("counters "))
+        return counters
 
     def finish(self) -> None:
         """Stop it if nobody did, and check that it left nothing behind."""
@@ -301,7 +303,7 @@ class Server:
             self._wait_for_tree()
             assert self.status == self.expected_status, self._all_text()
             self._check_texts()
-            if self.status != -signal.SIGKILL:
+            if self.status != -SIGKILL:
                 self._check_files()
         finally:
             self._kill_tree()
@@ -312,7 +314,7 @@ class Server:
     def _kill_tree(self) -> None:
         for pid in self.tree():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, SIGKILL)
         self.process.wait()
 
     def _check_texts(self) -> None:

@@ -2,7 +2,8 @@
 
 Run as ``python tests/standin.py FILE``. The field X-Behaviour of the first site says what workers
 do: "" serve; "die" end while booting; "mute" never be ready; "stuck" stop turning at the first
-request; "deaf" ignore every signal but KILL; "crash" end at the first request.
+request; "deaf" ignore every signal but KILL; "crash" end at the first request. BOOT_SECONDS in the
+environment is how long the master waits for workers to be ready.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flashpy import signals
+from flashpy import generation, signals
 from flashpy.arbiter import Arbiter, StartError
 from flashpy.config import Settings, load
 from flashpy.heritage import Heritage
@@ -73,10 +74,19 @@ class StandIn:
         values = dict.fromkeys(COUNTERS, 0) | {"requests": self.requests, "connections_open": 1}
         self.heritage.slot.store(values.values())
 
-    def hear(self) -> None:
+    def ask(self, fds: tuple[int, int]) -> None:
+        """Send a request to the spawner, when there is one again."""
+        while True:
+            try:
+                assert channel.send(self.spawner, b"H", fds)
+                return
+            except OSError:
+                self.hear(0)
+
+    def hear(self, flags: int = socket.MSG_DONTWAIT) -> None:
         """A new channel, or the end of the master."""
         try:
-            message = channel.receive(self.heritage.channel)
+            message = channel.receive(self.heritage.channel, flags)
         except EOFError:
             self.running = False
             return
@@ -129,7 +139,7 @@ class StandIn:
         os.ftruncate(memory, mmap.PAGESIZE)
         with ours:
             with its:
-                assert channel.send(self.spawner, b"H", (its.fileno(), memory))
+                self.ask((its.fileno(), memory))
             os.close(memory)
             message = channel.receive(ours, 0)
             assert message is not None
@@ -141,6 +151,7 @@ class StandIn:
 def main() -> int:
     """Serve as the command line would."""
     file = Path(sys.argv[1])
+    generation.BOOT_SECONDS = float(os.environ.get("BOOT_SECONDS", generation.BOOT_SECONDS))
 
     def read() -> Settings:
         return load(file)

@@ -21,6 +21,7 @@ from flashpy.config import (
     load,
     to_toml,
 )
+from flashpy.config.explain import Kind, fields_of
 from flashpy.config.machine import usable_cores
 from flashpy.config.schema import auto_memory
 from flashpy.config.source import find_keys
@@ -38,6 +39,12 @@ class Folder:
     def load(self, text: str, **options: Any) -> Settings:
         self.file.write_text(text)
         return load(self.file, **options)
+
+    def attempt(self, text: str) -> tuple[Settings | None, ConfigError | None]:
+        try:
+            return self.load(text), None
+        except ConfigError as error:
+            return None, error
 
     def refuse(self, text: str, **options: Any) -> ConfigError:
         with pytest.raises(ConfigError) as caught:
@@ -197,13 +204,18 @@ BAD = [
     ('[limits]\nbody = "1MB"\nrequest_line = "1"', "limits.request_line", 3, "from 16 to 1MiB"),
     ("[limits]\nbody = 1.5", "limits.body", 2, "expected a size from 0 to 1TiB"),
     ("[limits]\nbody = false", "limits.body", 2, "expected a size"),
-    ("[limits]\nheader_fields = true", "limits.header_fields", 2, "a whole number from 1 to 10000"),
-    ("[limits]\nheader_fields = 0", "limits.header_fields", 2, "a whole number from 1 to 10000"),
+    ("[limits]\nheader_fields = true", "limits.header_fields", 2, "a whole number from 1 to 250"),
+    ("[limits]\nheader_fields = 0", "limits.header_fields", 2, "a whole number from 1 to 250"),
     ('[limits]\nheader_fields = "9"', "limits.header_fields", 2, 'not "9"'),
     ("[limits]\nconnections = 1.0", "limits.connections", 2, "a whole number"),
     ("[limits]\nconnections = 99999999999999999999", "limits.connections", 2, "a whole number"),
     ("[limits]\nkeepalive_requests = -1", "limits.keepalive_requests", 2, "from 0"),
-    ("[limits]\nrequest_line='64KiB'", "limits.request_line", 2, "at most limits.header_bytes"),
+    (
+        "[limits]\nrequest_line='64KiB'",
+        "limits.request_line",
+        2,
+        "64KiB, is more than limits.header_bytes, 32KiB",
+    ),
     ("[server]\nworkers = 0", "server.workers", 2, 'from 1 to 1024, or "auto", not 0'),
     ('[server]\nworkers = "many"', "server.workers", 2, 'or "auto", not "many"'),
     ("[server]\nworkers = true", "server.workers", 2, "not true"),
@@ -230,11 +242,13 @@ BAD = [
     ('[server]\nlisten = [{ address = "unix:s", mode = 666 }]', "server.listen[0].mode", 2, "to"),
     ('[server]\nlisten = [{ address = "unix:s", mode = "9" }]', "server.listen[0].mode", 2, "to"),
     ('[server]\nlisten = [{ address = "unix:s", mod = 1 }]', "server.listen[0].mod", 2, "'mode'"),
-    ("[helpers]\nmin = 5\nmax = 4", "helpers.min", 2, "at most helpers.max, which is 4"),
+    ("[helpers]\nmin = 5\nmax = 4", "helpers.min", 2, "5, is more than helpers.max, 4"),
+    ("[cache]\nmax_stale = 0", "cache.max_stale", 2, "cache.revalidate, 1s, is more than"),
+    ("[limits]\nheader_bytes = 99", "limits.header_bytes", 2, "limits.request_line, 8KiB, is more"),
     ("[helpers]\nmax = 1", "helpers.max", 2, "from 2 to 256"),
     ("[cache]\nchunk = '100KiB'", "cache.chunk", 2, "expected a power of two, not 100KiB"),
     ("[cache]\nchunk = '32KiB'", "cache.chunk", 2, "from 64KiB to 4MiB"),
-    ("[cache]\nrevalidate = '1m'", "cache.revalidate", 2, "at most cache.max_stale, which is 10s"),
+    ("[cache]\nrevalidate = '1m'", "cache.revalidate", 2, "1m, is more than cache.max_stale, 10s"),
     ("[cache]\nmemory = '1MiB'", "cache.memory", 2, "at least 4608KiB for each worker: 18 chunks"),
     ("[cache]\nmemory = 'all'", "cache.memory", 2, 'such as "512MiB", or "auto", not "all"'),
     ("[cache]\nmemory = 0", "cache.memory", 2, "expected a size"),
@@ -313,6 +327,61 @@ def test_a_mistake_in_a_site_is_reported_too(
     assert words in error.message
 
 
+ODD_VALUES = (
+    "true",
+    "0",
+    "-1",
+    "1.5",
+    "nan",
+    "-inf",
+    "99999999999999999999",
+    '""',
+    '"x"',
+    '"\\u0000"',
+    "[]",
+    "[1]",
+    "[[]]",
+    "[{}]",
+    "{}",
+    "{ a = 1 }",
+    "1979-05-27",
+)
+
+
+def all_keys() -> list[tuple[str, Kind]]:
+    """Each key of each table, dotted, as it may stand at the top of a file."""
+    tables = {name: kind for name, kind in fields_of(Settings).items() if kind.table}
+    keys = [
+        (f"{name}.{key}", kind)
+        for name, table in tables.items()
+        if table.table
+        for key, kind in fields_of(table.table).items()
+    ]
+    return keys + [(f"site.{key}", kind) for key, kind in fields_of(Site).items()]
+
+
+@pytest.mark.parametrize(("key", "kind"), all_keys(), ids=[key for key, _ in all_keys()])
+def test_an_odd_value_is_taken_or_refused_with_its_line(
+    folder: Folder, key: str, kind: Kind
+) -> None:
+    taken = 0
+    for value in ODD_VALUES:
+        text, line = f"{key} = {value}\n{SITE}", 1
+        if key.startswith("site."):
+            root = "" if key == "site.root" else 'root = "www"\n'
+            text, line = f"[[site]]\n{key.removeprefix('site.')} = {value}\n{root}", 2
+        settings, error = folder.attempt(text)
+        if settings is None:
+            assert error is not None
+            assert error.line == line, (value, str(error))
+            assert error.key.startswith(key.replace("site.", "site[0].")), (value, str(error))
+        else:
+            taken += 1
+            assert value != "true" or kind.type is bool, "true is no number"
+            assert folder.load(to_toml(settings)) == settings, value
+    assert taken < len(ODD_VALUES)
+
+
 @pytest.mark.parametrize("root", ['""', "1", '"a\\u0000b"', "true"])
 def test_a_root_is_a_path(folder: Folder, root: str) -> None:
     error = folder.refuse(f"[[site]]\nroot = {root}\n")
@@ -332,7 +401,7 @@ def test_a_configuration_without_a_site_is_refused(folder: Folder, text: str) ->
         ("a = 1\na = 2\n", 2),
         ('a = "unfinished', 1),
         ("[server\n", 1),
-        ("x = [1,\n2\n\n", 4),
+        ("x = [1,\n2\n\n", 2),
         ("\n\n= 1\n", 3),
     ],
 )

@@ -1,5 +1,7 @@
 """Reading a range of a file: one version or none."""
 
+import ctypes
+import mmap
 import os
 import time
 from pathlib import Path
@@ -68,16 +70,17 @@ def test_file_rewritten_in_place_during_reads_is_never_mixed(file: Path) -> None
     Each write changes the times: at once on kernels with fine-grained ones (6.13), else by the
     tick, and always when it begins. This is why a file that was just changed is left to rest.
     """
-    contents = [bytes([letter]) * SIZE for letter in b"ab"]
+    size = 16 << 20  # large, so that reads and writes meet
+    contents = [bytes([letter]) * size for letter in b"ab"]
     file.write_bytes(contents[0])
     pid = os.fork()
     if not pid:
         fd = os.open(file, os.O_WRONLY)
         for n in range(2000):
             os.pwrite(fd, contents[n % 2], 0)
-            time.sleep(n % 7 * 0.015)
+            time.sleep(0.03 + n % 7 * 0.005)
         os._exit(0)
-    room = bytearray(SIZE)
+    room = bytearray(size)
     view = memoryview(room)
     whole = moving = 0
     try:
@@ -90,20 +93,43 @@ def test_file_rewritten_in_place_during_reads_is_never_mixed(file: Path) -> None
                     moving += 1
                 else:
                     whole += 1
-                    assert bytes(room) in contents
+                    mixed = room not in contents
+                    assert not mixed  # the contents are too long to be shown
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
     assert whole
 
 
-def test_reading_ahead_brings_what_follows(file: Path) -> None:
-    with file.open("rb") as opened:
+def test_reading_ahead_brings_what_follows(tmp_path: Path) -> None:
+    size = 4 * disk.STEP_BYTES
+    large = tmp_path / "large"
+    large.write_bytes(bytes(size))
+    with large.open("r+b") as opened:
         fd = opened.fileno()
-        disk.read_ahead(fd, 0, SIZE // 2, SIZE)
-        disk.read_ahead(fd, 0, SIZE, SIZE)
-    # A pipe cannot be read ahead: said in vain.
+        for start, last in ((0, 2), (1 << 18, 2), (disk.STEP_BYTES, 3), (3 * disk.STEP_BYTES, 4)):
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, size, os.POSIX_FADV_DONTNEED)
+            disk.read_ahead(fd, start, 1 << 18, size)
+            _until_resident(fd, last * disk.STEP_BYTES - 4096)
+
+
+def _until_resident(fd: int, offset: int) -> None:
+    mincore = ctypes.CDLL(None, use_errno=True).mincore
+    mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+    resident = ctypes.create_string_buffer(1)
+    end = time.monotonic() + 20
+    with mmap.mmap(fd, 4096, offset=offset) as page:
+        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+        while mincore(address, 4096, resident) or not resident.raw[0] & 1:
+            assert time.monotonic() < end, "it was never read"
+            time.sleep(0.002)
+
+
+def test_reading_ahead_where_it_cannot_be_done_is_no_error() -> None:
     read_end, write_end = os.pipe()
-    assert disk.read_ahead(read_end, 0, 10, 20) is None  # type: ignore[func-returns-value]
+    disk.read_ahead(read_end, 0, 10, 20)
+    with pytest.raises(OSError, match="Illegal seek"):
+        os.posix_fadvise(read_end, 0, 10, os.POSIX_FADV_WILLNEED)
     os.close(read_end)
     os.close(write_end)

@@ -3,12 +3,33 @@
 Two maps of this kind stand before the parser. One is keyed by a whole request head: most keep-alive hits are one
 lookup in it. The other is keyed by the request line and Host, for heads that never repeat (X-Request-ID) but have no
 field that the reply depends on. A key is admitted at its second sighting, so that a scan of the site does not push
-out what is hot. When full, the memo is emptied: cheaper than order, and the hot keys are back within two requests.
+out what is hot; of a whole head the parser knows whether it is familiar. When full, the memo is emptied: cheaper than
+order, and the hot keys are back within two requests.
 
 A dead entry takes its keys with it: a memo that kept them would hold memory which the cache no longer counts.
 """
 
 from typing import Generic, Protocol, TypeVar
+
+
+class Doorkeeper:
+    """Tells, mostly, whether bytes were seen before, in 64 KiB that never grow.
+
+    One byte of the key's hash is kept at the place that the rest of it names. A newer key takes the place of an older one,
+    and one in 256 strangers is let in: either costs nothing but a line of a memo.
+    """
+
+    def __init__(self) -> None:
+        self._marks = bytearray(65536)
+
+    def sighted(self, key: bytes) -> bool:
+        """Whether `key` was seen lately; from now on it was."""
+        sight = hash(key)
+        place, mark = sight & 65535, sight >> 16 & 255
+        if self._marks[place] == mark:
+            return True
+        self._marks[place] = mark
+        return False
 
 
 class Mortal(Protocol):
@@ -28,19 +49,19 @@ class Memo(Generic[V]):
         self.limit_bytes = limit_bytes
         self.bytes = 0
         self._answers: dict[bytes, V] = {}
-        self._seen: set[bytes] = set()
+        self._sighted = Doorkeeper().sighted
         self.get = self._answers.get
 
     def __len__(self) -> int:
         return len(self._answers)
 
     def offer(self, key: bytes, answer: V, entry: Mortal, weight: int = 0) -> None:
-        """Remember `answer` when `key` is seen for the second time; `weight` is the answer's own bytes."""
-        if key not in self._seen:
-            if len(self._seen) >= self.limit:
-                self._seen.clear()
-            self._seen.add(key)
-            return
+        """Remember `answer` when `key` is seen for the second time."""
+        if self._sighted(key):
+            self.put(key, answer, entry, weight)
+
+    def put(self, key: bytes, answer: V, entry: Mortal, weight: int = 0) -> None:
+        """Remember `answer` until `entry` dies; `weight` is the answer's own bytes."""
         cost = len(key) + weight
         if len(self._answers) >= self.limit or self.bytes + cost > self.limit_bytes:
             self.clear()

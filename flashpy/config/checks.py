@@ -6,7 +6,7 @@ Whether the roots are there is another matter (roots): a file can be checked on 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 
 from flashpy import privileges
 from flashpy.config.schema import Mount, Settings, Site
@@ -41,11 +41,18 @@ OWN_FIELDS = frozenset(
     )
 )
 
+# Table, the key that may not be larger, the one that it is compared with, how both are shown.
+ORDERED: tuple[tuple[str, str, str, Callable[..., str]], ...] = (
+    ("helpers", "min", "max", str),
+    ("cache", "revalidate", "max_stale", format_time),
+    ("limits", "request_line", "header_bytes", format_size),
+)
+
 
 def check(settings: Settings, source: Source) -> None:
     """Raises ConfigError for the first contradiction."""
-    for problem in _limit_problems(settings):
-        raise source.error(*problem)
+    _check_order(settings, source)
+    _check_chunk(settings.cache.chunk, source)
     _check_listeners(settings, source)
     _check_account(("server", "user"), settings.server.user, None, source)
     _check_account(("server", "group"), None, settings.server.group, source)
@@ -54,18 +61,21 @@ def check(settings: Settings, source: Source) -> None:
         _check_site(("site", number), site, source)
 
 
-def _limit_problems(settings: Settings) -> Iterator[tuple[Key, str]]:
-    helpers, cache, limits = settings.helpers, settings.cache, settings.limits
-    if helpers.min > helpers.max:
-        yield ("helpers", "min"), f"expected at most helpers.max, which is {helpers.max}"
-    if cache.chunk & (cache.chunk - 1):
-        yield ("cache", "chunk"), f"expected a power of two, not {format_size(cache.chunk)}"
-    if cache.revalidate > cache.max_stale:
-        stale = format_time(cache.max_stale)
-        yield ("cache", "revalidate"), f"expected at most cache.max_stale, which is {stale}"
-    if limits.request_line > limits.header_bytes:
-        most = format_size(limits.header_bytes)
-        yield ("limits", "request_line"), f"expected at most limits.header_bytes, which is {most}"
+def _check_order(settings: Settings, source: Source) -> None:
+    for table, low, high, show in ORDERED:
+        values = getattr(settings, table)
+        less, more = getattr(values, low), getattr(values, high)
+        if less > more:
+            # The one to blame is the one that someone wrote: the other may be a default.
+            blamed = low if source.has((table, low)) else high
+            words = f"{table}.{low}, {show(less)}, is more than {table}.{high}, {show(more)}"
+            raise source.error((table, blamed), words)
+
+
+def _check_chunk(chunk: int, source: Source) -> None:
+    if chunk & (chunk - 1):
+        words = f"expected a power of two, not {format_size(chunk)}"
+        raise source.error(("cache", "chunk"), words)
 
 
 def _check_listeners(settings: Settings, source: Source) -> None:

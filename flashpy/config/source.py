@@ -79,16 +79,23 @@ class Source:
         """The error to raise for what stands at `key`."""
         return ConfigError(self.file, self.line_of(key), dotted(key), message)
 
+    def has(self, key: Key) -> bool:
+        """Whether the text names `key`."""
+        return key in self._lines()
+
     def line_of(self, key: Key) -> int:
         """The line of `key`, of the nearest table around it that the text names, else 0."""
-        try:
-            lines = find_keys(self.text)
-        except RecursionError:
-            return 0
+        lines = self._lines()
         for length in range(len(key), 0, -1):
             if key[:length] in lines:
                 return lines[key[:length]]
         return 0
+
+    def _lines(self) -> dict[Key, int]:
+        try:
+            return find_keys(self.text)
+        except RecursionError:
+            return {}
 
     def _syntax_error(self, words: str) -> ConfigError:
         match = _SYNTAX.fullmatch(words)

@@ -23,10 +23,11 @@ class Reply:
 
     `body` is all of it when it is at hand, else `stream` says what to send: ready bytes, and (start, stop) spans of the
     file of `entry`. `length` is the body's in bytes. `chunk` is what `body` lies in. Only a `lasting` reply, which
-    depends on nothing but the request line, the site and the entry, may be remembered.
+    depends on nothing but the request line, the site and the entry, may be remembered; it knows what the log says
+    of it and the `size` of head and body in bytes.
     """
 
-    __slots__ = ("body", "chunk", "entry", "head", "lasting", "length", "status", "stream")
+    __slots__ = ("body", "chunk", "entry", "head", "lasting", "length", "said", "size", "status", "stream")
 
     def __init__(self, status: int, head: bytes, body: bytes | memoryview = b"") -> None:
         self.status = status
@@ -37,6 +38,8 @@ class Reply:
         self.entry: Any = None
         self.chunk: Any = None
         self.lasting = False
+        self.said = b""
+        self.size = 0
 
 
 def head(status: int, fields: Fields, extra: bytes = b"") -> bytes:

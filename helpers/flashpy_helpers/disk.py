@@ -1,5 +1,4 @@
-"""Read a range of a file straight into the content cache: one version of it or none. Helpers run
-this.
+"""Read a range of a file into the content cache: one version of it or none. Helpers run this.
 
 The file is looked at before and after the read: if nothing has changed, all bytes are of the one
 version. Two things would hide a change. Older kernels (before 6.13) count a file's times in ticks,
@@ -10,11 +9,13 @@ until it has rested for a moment. What remains is a single write call that lasts
 
 import os
 import time
+from contextlib import suppress
 
 from flashpy_helpers.wire import Identity
 
-AHEAD_BYTES = 2 << 20
-"""How far a Load asks the kernel to read on behind its own range (docs/performance.md)."""
+STEP_BYTES = 4 << 20
+"""How much of a large file the kernel is asked for at once, one such step ahead. Large requests
+keep the disk as busy as a reader in order does, and not each Load pays for asking."""
 
 RESTED_NS = 40_000_000
 """The age of the last change from which on a file is read: four ticks at 100 Hz."""
@@ -49,17 +50,16 @@ def read_version(fd: int, view: memoryview, start: int, wanted: Identity | None)
 
 
 def read_ahead(fd: int, start: int, length: int, size: int) -> None:
-    """Have the kernel begin to read this range, and what follows it, of a file of ``size`` bytes.
+    """Have the kernel begin to read what follows ``start``, when a new step begins there.
 
-    Without this the disk would rest between two Loads, since each one opens the file anew and the
-    kernel forgets that it is read in order. A file system that cannot do it says so in vain.
+    The second range of a file begins one too: somebody reads on. Without this the disk would rest
+    between two Loads, since each one opens the file anew and the kernel may not see that it is read
+    in order. A file system that cannot do it says so in vain.
     """
-    if length < size:
-        end = min(start + length + AHEAD_BYTES, size)
-        try:
-            os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_WILLNEED)
-        except OSError:
-            return
+    behind = start % STEP_BYTES
+    if length < size and (behind < length or start == length):
+        with suppress(OSError):
+            os.posix_fadvise(fd, start, 2 * STEP_BYTES - behind, os.POSIX_FADV_WILLNEED)
 
 
 def _let_rest(version: Identity) -> None:

@@ -46,7 +46,7 @@ class Backoff:
         return now >= self._not_before
 
 
-class Service:
+class Companion:
     """What the two have in common: at most one current process, and its replacement."""
 
     name: str
@@ -96,7 +96,7 @@ class Service:
         raise NotImplementedError
 
 
-class Spawner(Service):
+class Spawner(Companion):
     """The process that forks helpers, and the folders that they may open."""
 
     name = "spawner"
@@ -195,7 +195,7 @@ def _open(path: str, standard: int) -> int:
     return fd
 
 
-class LogHelper(Service):
+class LogHelper(Companion):
     """The process that writes the logs, and the master's own ``Log``."""
 
     name = "log helper"

@@ -1,0 +1,183 @@
+"""The arrows of the design point one way. Read from the sources: nothing is imported here.
+
+`ORDER` says where each module stands; a module imports only what stands in a lower row. A new file
+must be given its place, and a row must not name a file that is gone.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+PACKAGES = {"flashpy": REPOSITORY, "flashpy_helpers": REPOSITORY / "helpers"}
+
+# From low to high. Modules of one row do not import each other.
+ORDER = """
+    flashpy_helpers
+    flashpy_helpers.channel flashpy_helpers.wire
+    flashpy_helpers.beneath flashpy_helpers.disk flashpy_helpers.logfile
+    flashpy_helpers.pathname
+    flashpy_helpers.__main__
+
+    flashpy flashpy.http flashpy.cache
+    flashpy.http.accesstext flashpy.http.dates flashpy.http.mime
+    flashpy.http.ranges flashpy.http.status
+    flashpy.http.conditional flashpy.http.framing flashpy.http.pages flashpy.http.target
+    flashpy.http.body flashpy.http.request flashpy.http.response
+    flashpy.cache.arena flashpy.cache.lru flashpy.cache.memo
+    flashpy.cache.chunks
+    flashpy.cache.pathnames
+
+    flashpy.loop flashpy.pidfile flashpy.privileges flashpy.scoreboard flashpy.signals
+    flashpy.logs
+    flashpy.config.address flashpy.config.machine flashpy.config.probe flashpy.config.source
+    flashpy.config.units
+    flashpy.config.schema
+    flashpy.config.checks flashpy.config.explain flashpy.config.roots
+    flashpy.config.load flashpy.config.render
+    flashpy.config
+    flashpy.heritage
+
+    flashpy.accesslog flashpy.sites flashpy.tasks
+    flashpy.content flashpy.helperpool
+    flashpy.answer flashpy.outgoing flashpy.store
+    flashpy.service
+    flashpy.connection
+    flashpy.accept
+    flashpy.worker
+
+    flashpy.processes flashpy.sockets
+    flashpy.companions
+    flashpy.boot flashpy.generation
+    flashpy.crew flashpy.renewal
+    flashpy.arbiter
+    flashpy.cli
+    flashpy.__main__
+"""
+ROWS = {name: row for row, line in enumerate(ORDER.splitlines()) for name in line.split()}
+
+# What runs in a worker and in no other process, and what runs in the master alone.
+WORKER = {name for name in ROWS if ROWS["flashpy.heritage"] < ROWS[name] <= ROWS["flashpy.worker"]}
+WORKER |= {"flashpy.loop"} | {name for name in ROWS if name.startswith("flashpy.cache")}
+MASTER = {name for name in ROWS if ROWS[name] > ROWS["flashpy.worker"]} | {"flashpy.pidfile"}
+
+# The only modules of the helper side that flashpy may use.
+SHARED = {"flashpy_helpers", "flashpy_helpers.channel", "flashpy_helpers.wire"}
+
+
+def module_name(file: Path, package_root: Path) -> str:
+    """flashpy/http/__init__.py is flashpy.http"""
+    parts = file.relative_to(package_root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {
+    module_name(file, root): file
+    for package, root in PACKAGES.items()
+    for file in sorted((root / package).rglob("*.py"))
+}
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Every module that the file imports, at its top or not; `from a import b` may mean a.b."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in FILES else str(node.module) for name in names)
+
+
+IMPORTS = {name: set(imported(file)) for name, file in FILES.items()}
+
+
+def reached(name: str) -> set[str]:
+    """All modules of ours that `name` imports, and those that they import, and so on."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        fresh = (IMPORTS[left.pop()] & FILES.keys()) - found
+        found |= fresh
+        left.extend(fresh)
+    return found
+
+
+def of_package(name: str) -> list[str]:
+    return [module for module in FILES if module == name or module.startswith(name + ".")]
+
+
+def top_levels(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
+
+
+def test_every_module_has_its_place_and_every_place_a_module() -> None:
+    assert set(ROWS) == set(FILES)
+    assert len(ORDER.split()) == len(ROWS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_module_imports_only_lower_ones(name: str) -> None:
+    assert name in ROWS, "give it its place in ORDER"
+    ours = IMPORTS[name] & ROWS.keys()
+    assert not {other for other in ours if ROWS[other] >= ROWS[name]}
+
+
+def test_helpers_need_the_standard_library_only() -> None:
+    for name in of_package("flashpy_helpers"):
+        strange = top_levels(IMPORTS[name]) - sys.stdlib_module_names - {"flashpy_helpers"}
+        assert not strange, name
+
+
+def test_flashpy_uses_only_the_shared_part_of_the_helpers() -> None:
+    for name in of_package("flashpy"):
+        assert IMPORTS[name] & set(of_package("flashpy_helpers")) <= SHARED, name
+
+
+def test_http_is_values_only() -> None:
+    for name in of_package("flashpy.http"):
+        outside = {"os", "socket", "mmap", "select", "selectors", "signal", "subprocess"}
+        assert not top_levels(IMPORTS[name]) & outside, name
+        assert reached(name) <= set(of_package("flashpy.http")), name
+
+
+def test_the_cache_knows_neither_sockets_nor_http() -> None:
+    for name in of_package("flashpy.cache"):
+        assert not top_levels(IMPORTS[name]) & {"socket", "select", "selectors", "http"}, name
+        assert reached(name) <= {*of_package("flashpy.cache"), *SHARED}, name
+
+
+def test_the_loop_knows_nothing_of_ours() -> None:
+    assert not IMPORTS["flashpy.loop"] & FILES.keys()
+
+
+def test_an_answer_and_the_helper_pool_do_not_meet() -> None:
+    assert "flashpy.helperpool" not in reached("flashpy.answer")
+    assert not reached("flashpy.helperpool") & set(of_package("flashpy.cache"))
+
+
+@pytest.mark.parametrize("name", sorted(WORKER & FILES.keys()))
+def test_a_worker_module_knows_nothing_of_the_master(name: str) -> None:
+    assert not reached(name) & MASTER
+
+
+@pytest.mark.parametrize("name", sorted(MASTER & FILES.keys()))
+def test_the_master_knows_of_a_worker_only_its_entry(name: str) -> None:
+    assert IMPORTS[name] & WORKER <= {"flashpy.worker"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_there_are_no_threads_and_no_asyncio(name: str) -> None:
+    forbidden = {"asyncio", "threading", "_thread", "concurrent", "queue", "trio", "anyio"}
+    assert not top_levels(IMPORTS[name]) & forbidden
+
+
+def test_each_dependency_has_one_place() -> None:
+    homes = {"click": "flashpy.cli", "msgspec": "flashpy.config", "gunicorn_h1c": "flashpy.http"}
+    for name in of_package("flashpy"):
+        strange = top_levels(IMPORTS[name]) - sys.stdlib_module_names - PACKAGES.keys()
+        assert strange <= homes.keys(), name
+        assert all(name in of_package(homes[package]) for package in strange), name
