@@ -34,7 +34,9 @@ class Answerer:
         self._content = content
         self._room = room
 
-    def answer(self, request: Request, site: Site, now: float, wall: float, in_hand: Entry | None = None) -> Reply | Wanted:
+    def answer(
+        self, request: Request, site: Site, now: float, wall: float, in_hand: Entry | None = None
+    ) -> Reply | Wanted:
         """The reply, or the Lookup that it waits for. Raises Refusal.
 
         `now` is monotonic seconds, `wall` seconds since 1970.

@@ -41,9 +41,7 @@ _FAREWELL = 2.0
 class Arbiter:
     """The master process of a server; ``run`` it once."""
 
-    def __init__(
-        self, settings: Settings, reload: Callable[[], Settings], work: Work | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, reload: Callable[[], Settings], work: Work | None = None) -> None:
         """``reload`` reads the settings anew or raises ConfigError; ``work`` is what workers do.
 
         Raises StartError: a port is in use, rights are missing, a file cannot be opened.

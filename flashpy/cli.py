@@ -54,9 +54,7 @@ def main() -> None:
     help='"host:port", "[v6]:port" or "unix:PATH"; may be repeated. Port 0: any free one.',
 )
 @click.option("--workers", metavar="N", type=int, help="Worker processes.")
-def serve(
-    folder: Path | None, file: Path | None, listen: tuple[str, ...], workers: int | None
-) -> None:
+def serve(folder: Path | None, file: Path | None, listen: tuple[str, ...], workers: int | None) -> None:
     """Serve what a configuration says, or the folder DIR with sensible defaults."""
     if (folder is None) == (file is None):
         raise click.UsageError("give either a folder or a configuration with -c FILE")
@@ -94,9 +92,7 @@ def config(file: Path) -> None:
     click.echo(to_toml(_or_exit(lambda: load(file))), nl=False)
 
 
-def _reader_of_file(
-    file: Path, listen: tuple[str, ...], workers: int | None
-) -> Callable[[], "Settings"]:
+def _reader_of_file(file: Path, listen: tuple[str, ...], workers: int | None) -> Callable[[], "Settings"]:
     """What reads the settings, at start and at each reload; the options hold each time."""
     from flashpy.config import check_roots, load
 
@@ -108,9 +104,7 @@ def _reader_of_file(
     return read
 
 
-def _reader_of_folder(
-    folder: Path, listen: tuple[str, ...], workers: int | None
-) -> Callable[[], "Settings"]:
+def _reader_of_folder(folder: Path, listen: tuple[str, ...], workers: int | None) -> Callable[[], "Settings"]:
     from flashpy.config import check_roots, for_folder
 
     def read() -> "Settings":

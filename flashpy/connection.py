@@ -14,26 +14,30 @@ from typing import Any, Final
 
 from flashpy import accesslog
 from flashpy.answer import Wanted
+from flashpy.cache.memo import remember
 from flashpy.cache.pathnames import Entry
 from flashpy.helperpool import QueueFull, Trouble
 from flashpy.http import framing
 from flashpy.http.accesstext import quote
 from flashpy.http.body import Body
 from flashpy.http.request import Request, Special
-from flashpy.http.response import CLOSE, KEEP, KEEP_OLD, Reply, error, refusal
+from flashpy.http.response import CLOSE, KEEP, KEEP_OLD, Reply, refusal
 from flashpy.http.status import Refusal
 from flashpy.http.target import parse_target
 from flashpy.loop import HANGUP, READ, WRITE
 from flashpy.outgoing import BLOCKED, BROKEN, DONE, Outgoing
 from flashpy.service import Lane, Service
+from flashpy.sites import Site
 from flashpy.tasks import Waiter
 
 READING, WAITING, SENDING, LINGERING, CLOSED = range(5)
 RECEIVE = 16384
 MEMO_HEAD = 4096
+HOSTS_OF_A_LINE = 16
 LINGER_SECONDS = 5.0
 LINGER_BYTES = 1 << 20
 PARTING_SECONDS = 1.0
+CLIENT_GONE = 499  # nginx's number for a client that did not wait; in the log only
 _NOW = socket.MSG_DONTWAIT
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -67,7 +71,7 @@ class Connection:
         "state",
     )
 
-    def __init__(self, service: Service, lane: Lane, sock: socket.socket, address: str) -> None:
+    def __init__(self, service: Service, lane: Lane, sock: socket.SocketType, address: str) -> None:
         self._service = service
         self._lane = lane
         self._memo = lane.heads.get
@@ -114,9 +118,7 @@ class Connection:
         if found is not None and not self._buffer and self._body is None:
             reply, rest, size = found
             now = service.loop.now
-            if (now <= reply.entry.fresh_until or service.usable(reply.entry)) and (
-                self.served < service.last_request
-            ):
+            if (now <= reply.entry.fresh_until or service.usable(reply.entry)) and (self.served < service.kept_requests):
                 self.served += 1
                 self._since = now
                 try:
@@ -154,7 +156,7 @@ class Connection:
     def _memo_fell_short(self, head: bytes, reply: Reply, sent: int) -> None:
         """The socket did not take all of a memoised reply: go on as for any other reply."""
         self._head = head
-        self._request = self._service.parser.parse(head.split(b"\r\n"))
+        self._request = self._lane.parser.parse(head.split(b"\r\n"))
         self._reply = reply
         self._tail = KEEP
         self._dispatch_rest(reply, sent)
@@ -181,8 +183,10 @@ class Connection:
         """One request head from the buffer; False when it is not complete. Raises Refusal."""
         buffer, limits = self._buffer, self._service.limits
         if buffer[0] in b"\r\n" and framing.is_blank_start(buffer):
-            self._buffer = buffer[2:]
-            return len(buffer) >= 2
+            self._head = b""
+            if len(buffer) > 1:
+                self._buffer = buffer[2:]
+            return len(buffer) > 1
         end = buffer.find(b"\r\n\r\n") + 4
         if end < 4 or end > limits.header_bytes:
             self._head = buffer
@@ -198,12 +202,12 @@ class Connection:
         service = self._service
         self._request = None
         self._head = head
-        self._request = request = service.parser.parse(lines)
+        self._request = request = self._lane.parser.parse(lines)
         self.served += 1
         self._tries = 0
         special = request.special
         if special is None:
-            reply = self._lane.lines.get(request.line.bytes + request.host)
+            reply = request.line.replies.get(request.host)
             if reply is not None:
                 entry = reply.entry
                 if service.loop.now <= entry.fresh_until or service.usable(entry):
@@ -225,11 +229,17 @@ class Connection:
                 request.keeps = False
                 self._decide(None)
                 return
-            self._send((_CONTINUE,), (), _NOW)
+            self._say_continue()
         if special.length:
             self._body = Body(special.length, limit)
         else:
             self._decide(None)
+
+    def _say_continue(self) -> None:
+        try:
+            self._send((_CONTINUE,), (), _NOW)
+        except OSError:
+            pass  # full: the client goes on after a while without it; gone: the next read tells
 
     def _end_of_input(self) -> None:
         """The client will send nothing more."""
@@ -244,11 +254,7 @@ class Connection:
         service, request = self._service, self._request
         assert request is not None
         try:
-            host = request.host
-            target = request.line.target
-            if not target.startswith(b"/") and target != b"*":
-                host = parse_target(target, dotfiles=True).host or host
-            site = service.sites.choose(host) if host else service.sites.all[0]
+            site = self._choose_site(request)
             answer = service.answerer.answer(request, site, service.loop.now, service.wall, in_hand)
         except Refusal as problem:
             self._refuse(problem)
@@ -259,6 +265,15 @@ class Connection:
         if in_hand is None:
             service.counts.hits += 1
         self._respond(answer)
+
+    def _choose_site(self, request: Request) -> Site:
+        """By Host, which must be valid even where the target's host is stronger. Raises Refusal."""
+        sites, line = self._service.sites, request.line
+        site = sites.choose(request.host) if request.host or line.minor else sites.all[0]
+        if line.target.startswith(b"/") or line.target == b"*" or line.method == b"CONNECT":
+            return site
+        host = parse_target(line.target, dotfiles=True).host
+        return sites.choose(host) if host else site
 
     def _want(self, wanted: Wanted) -> None:
         self._service.counts.misses += 1
@@ -304,7 +319,7 @@ class Connection:
 
     def _choose_tail(self, keep: bool) -> int:
         service, request = self._service, self._request
-        if not keep or self.served >= service.last_request:
+        if not keep or self.served > service.kept_requests:
             return CLOSE
         return KEEP if request is None or request.line.minor else KEEP_OLD
 
@@ -314,7 +329,10 @@ class Connection:
         request = self._request
         assert request is not None
         if reply.lasting and request.special is None:
-            self._lane.lines.offer(request.line.bytes + request.host, reply, reply.entry)
+            line = request.line
+            line.sights += 1
+            if line.sights > 1 and len(line.replies) < HOSTS_OF_A_LINE:
+                remember(line.replies, request.host, reply, reply.entry)
             self._respond_short(request, reply)
         else:
             self._tail = self._choose_tail(request.keeps)
@@ -324,7 +342,9 @@ class Connection:
         """Send a lasting reply: one system call, one record for the log, and the head is offered to the memo."""
         service = self._service
         self._tail = kind = (
-            KEEP if request.keeps and request.line.minor and self.served < service.last_request else self._choose_tail(request.keeps)
+            KEEP
+            if request.keeps and request.line.minor and self.served <= service.kept_requests
+            else self._choose_tail(request.keeps)
         )
         tail = service.tails[kind]
         try:
@@ -506,6 +526,9 @@ class Connection:
     def fail(self, problem: Exception) -> None:
         """A bug of ours: it costs this client a 500 and the connection, and nobody else anything."""
         self._service.log.bug(f"{self.address}: internal error", problem)
+        if self._waiter is not None:
+            self._waiter.cancel()
+            self._waiter = None
         try:
             if self._reply is None and self.state in (READING, WAITING):
                 self._refuse(Refusal(500))
@@ -529,10 +552,10 @@ class Connection:
         """Let go of everything; a request that got no whole reply is logged with what was sent."""
         if self.state == CLOSED:
             return
-        if self._outgoing is not None and self._reply is not None:
-            self._account(self._reply.status, self._content_sent(self._outgoing))
-        elif self._waiter is not None:
-            self._account(499, 0)
+        if self._reply is not None:
+            self._account(self._reply.status, self._content_sent(self._outgoing) if self._outgoing else 0)
+        elif self._request is not None:
+            self._account(CLIENT_GONE, 0)
         if self._waiter is not None:
             self._waiter.cancel()
         if self._outgoing is not None:
@@ -547,6 +570,9 @@ class Connection:
     def check_time(self, now: float) -> None:
         """Close or answer 408 when the state's limit of time is over. About once a second."""
         if now - self._since > self.patience():
+            if self.state == READING and self._service.draining and not self._buffer and self._body is None:
+                self.linger()
+                return
             self._service.counts.timeouts += 1
             if self.state == READING and (self._buffer or self._body is not None):
                 self._refuse(Refusal(408, reason="request not complete in time"))
@@ -568,10 +594,6 @@ class Connection:
         """Seconds for which this connection has had no request under way; 0 when it has one."""
         idle = self.state == READING and not self._buffer and self._body is None and self.served > 0
         return now - self._since if idle else 0.0
-
-    def part(self) -> None:
-        """Drain: say goodbye to an idle client, who may have a request on its way."""
-        self.linger()
 
     # State
 

@@ -121,9 +121,7 @@ class Worker:
 class Generation:
     """Numbered workers with one configuration, and the sockets they listen on."""
 
-    def __init__(
-        self, settings: Settings, listeners: tuple[Listener, ...], roots: tuple[int, ...]
-    ) -> None:
+    def __init__(self, settings: Settings, listeners: tuple[Listener, ...], roots: tuple[int, ...]) -> None:
         self.settings = settings
         self.listeners = listeners
         self.roots = roots
@@ -140,9 +138,7 @@ class Generation:
 
     def all_ready(self) -> bool:
         """Whether every wanted worker serves."""
-        return len(self.workers) >= self.wanted and all(
-            worker.ready is not None for worker in self.workers.values()
-        )
+        return len(self.workers) >= self.wanted and all(worker.ready is not None for worker in self.workers.values())
 
     def failed(self, worker: Worker) -> float:
         """A worker of ours ended and nobody wanted it to: seconds until the next try.

@@ -25,9 +25,7 @@ FAILED = 70
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(flashpy_helpers.__file__)))
 # PYTHONPATH would put site-packages before the standard library; the end of sys.path does not.
-_PROGRAM = (
-    "import sys; sys.path.append(sys.argv[1]); from flashpy_helpers.__main__ import main; main()"
-)
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from flashpy_helpers.__main__ import main; main()"
 
 Work = Callable[[Heritage], int]
 """What a worker does: returns its exit status."""

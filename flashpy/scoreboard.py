@@ -105,10 +105,7 @@ class Scoreboard:
         if index == 0 or index in self._free:
             raise ValueError(f"slot {index} has no process")
         slot, gone = self.slot(index), self.slot(0)
-        counts = [
-            0 if name in GAUGES else value
-            for name, value in zip(COUNTERS, slot.load(), strict=True)
-        ]
+        counts = [0 if name in GAUGES else value for name, value in zip(COUNTERS, slot.load(), strict=True)]
         gone.store(a + b for a, b in zip(gone.load(), counts, strict=True))
         slot.store([0] * len(COUNTERS))
         slot.beat(0)

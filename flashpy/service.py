@@ -25,17 +25,22 @@ Remembered = tuple[Reply, bytes, int]
 
 
 class Lane:
-    """The memos of one listener: what is answered on one is never answered on another.
+    """The memory of one listener: what is answered on one is never answered on another.
 
-    `heads`: head bytes -> (reply, rest of the log line, bytes to send). `lines`: request line and Host -> reply.
+    `heads`: head bytes -> (reply, rest of the log line, bytes to send). The parser's lines: Host -> reply.
     """
 
-    __slots__ = ("heads", "lines", "local")
+    __slots__ = ("heads", "local", "parser")
 
-    def __init__(self, local: bool) -> None:
+    def __init__(self, limits: Limits, *, local: bool) -> None:
         self.heads: Memo[Remembered] = Memo()
-        self.lines: Memo[Reply] = Memo()
+        self.parser = RequestParser(limits.request_line, limits.header_fields)
         self.local = local
+
+    def forget(self) -> None:
+        """Answer nothing from memory (draining)."""
+        self.heads.clear()
+        self.parser.forget()
 
 
 class Counts:
@@ -46,8 +51,8 @@ class Counts:
         "bytes",
         "disconnects",
         "hits",
-        "parsed",
         "misses",
+        "parsed",
         "requests",
         "short",
         "stale",
@@ -85,9 +90,8 @@ class Service:
         self.loop, self.log, self.limits = loop, log, limits
         self.sites, self.pathnames, self.chunks, self.content = sites, pathnames, chunks, content
         self.answerer, self.pool = answerer, pool
-        self.parser = RequestParser(limits.request_line, limits.header_fields)
-        # The number of the request that is a connection's last: 0 when draining, so that every one is.
-        self.last_request = limits.keepalive_requests or 1 << 62
+        # After so many requests a connection is still kept, and not after the next one; 0 when draining.
+        self.kept_requests = limits.keepalive_requests - 1 if limits.keepalive_requests else 1 << 62
         self.counts = Counts()
         self.connections: dict[int, Any] = {}
         self.answered: list[tuple[Any, bytes, Reply]] = []
@@ -97,7 +101,7 @@ class Service:
         self.read_clock()
 
     def read_clock(self) -> None:
-        """Renew what is said of the time when a second is over; called after each wait."""
+        """Renew what is said of the time when a second is over; called in every turn."""
         wall = time.time()
         if wall < self._next_second and self._next_second - wall <= 1.0:
             return
@@ -140,4 +144,4 @@ class Service:
     def drain(self) -> None:
         """Every reply from now on is its connection's last."""
         self.draining = True
-        self.last_request = 0
+        self.kept_requests = 0

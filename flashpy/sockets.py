@@ -51,9 +51,7 @@ class Listener:
                     os.unlink(self.path)
 
 
-def bind_all(
-    wanted: Sequence[Listen], backlog: int, kept: Iterable[Listener] = ()
-) -> tuple[Listener, ...]:
+def bind_all(wanted: Sequence[Listen], backlog: int, kept: Iterable[Listener] = ()) -> tuple[Listener, ...]:
     """Listeners for all addresses, in order: those of ``kept`` where the address is the same.
 
     Raises BindError; what was bound by this call is closed again then.

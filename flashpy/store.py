@@ -25,7 +25,13 @@ _TROUBLE = {
 class HelperStore:
     """Keeps the answers of helpers in the caches (the Store of `helperpool`)."""
 
-    def __init__(self, chunks: Chunks, pathnames: Pathnames, wall: Callable[[], float], report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        chunks: Chunks,
+        pathnames: Pathnames,
+        wall: Callable[[], float],
+        report: Callable[[str], None],
+    ) -> None:
         self.revalidations = 0
         self._chunks = chunks
         self._pathnames = pathnames

@@ -160,6 +160,7 @@ class Worker:
                 connection.check_time(loop.now)
 
     def _tell_scoreboard(self) -> None:
+        self._service.settle_answered()
         service, pool, chunks = self._service, self._pool, self._chunks
         counts = service.counts
         self._slot.store(
@@ -223,8 +224,7 @@ class Worker:
         service.drain()
         self._acceptor.close()
         for lane in self._acceptor.lanes:
-            lane.heads.clear()
-            lane.lines.clear()
+            lane.forget()
 
     def _on_error(self, fd: int, problem: Exception) -> None:
         """A handler raised: a bug of ours. It costs the client whose event it was, and nobody else."""

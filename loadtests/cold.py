@@ -88,7 +88,8 @@ def storm(experiment: Experiment) -> dict[str, Any]:
     """Hot requests beside cold ones on a disk that is held to a rate; raises ThrottleError."""
     options = experiment.options
     count = max(2000, int(2 * READS * options.seconds))
-    cold = [f"/cold/{number % 100}/{number}.bin" for number in range(count)]
+    # Each in a folder of its own, so that to find a file is as cold as to read it.
+    cold = [f"/cold/{number % 100}/{number}/file.bin" for number in range(count)]
     experiment.write(cold, COLD_SIZE)
     random.Random(1).shuffle(cold)
     results = {}
@@ -101,7 +102,7 @@ def storm(experiment: Experiment) -> dict[str, Any]:
                 experiment.warm(server)
                 group.hold(READS)
                 try:
-                    results[rival.name] = _storm_on(server, experiment, cold)
+                    results[rival.name] = _storm_on(server, experiment, cold, group)
                 finally:
                     group.hold(0)
             tell("storm", rival, results[rival.name])
@@ -109,7 +110,10 @@ def storm(experiment: Experiment) -> dict[str, Any]:
 
 
 def _storm_on(
-    server: servers.Server, experiment: Experiment, cold: Sequence[str]
+    server: servers.Server,
+    experiment: Experiment,
+    cold: Sequence[str],
+    group: throttling.Throttle,
 ) -> dict[str, Any]:
     schedule = openloop.Schedule(
         experiment.hot,
@@ -120,11 +124,16 @@ def _storm_on(
         cold_size=COLD_SIZE,
         cold_clients=COLD_CLIENTS,
     )
-    read, used = proctree.read_bytes(server.pid), proctree.usage(server.pid)
+    reads, read = group.served()
+    living, used = proctree.read_bytes(server.pid), proctree.usage(server.pid)
     outcome = openloop.OpenLoop(server.port, schedule).run()
-    spent = proctree.used_ns(used, proctree.usage(server.pid))
-    read = proctree.read_bytes(server.pid) - read
-    return coldreport.storm_entry(outcome, schedule, read, spent)
+    entry = coldreport.storm_entry(outcome, schedule)
+    entry["cpu_seconds"] = proctree.used_ns(used, proctree.usage(server.pid)) / 1e9
+    entry["proc_read_bytes"] = proctree.read_bytes(server.pid) - living
+    entry["disk_reads"], entry["disk_read_bytes"] = (
+        now - then for now, then in zip(group.served(), (reads, read), strict=True)
+    )
+    return entry
 
 
 def large(experiment: Experiment) -> dict[str, Any]:
@@ -246,11 +255,15 @@ def options_from(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--server-cpu", type=int, default=0)
     parser.add_argument("--client-cpu", type=int, default=1)
     parser.add_argument("--out", type=Path, default=compare.OUT, help="folder for the results")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.rival is None:
+        parser.error("nginx is not installed; on Debian: apt install nginx-light")
+    return options
 
 
 def main(arguments: Sequence[str]) -> int:
     """Command line: exit status 1 when something could not be measured."""
+    servers.clean_up_on_term()
     options = options_from(arguments)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -67,9 +67,7 @@ class Bench:
             file = self.root / workload.path.lstrip("/")
             make_root.write(workload.path, workload.size, file)
 
-    def load(
-        self, server: servers.Server, workload: workloads.Workload, number: int, seconds: float
-    ) -> report.Sample:
+    def load(self, server: servers.Server, workload: workloads.Workload, number: int, seconds: float) -> report.Sample:
         """Load one server once; raises WrkError."""
         url = f"http://127.0.0.1:{server.port}"
         line = workloads.command(workload, url, seconds, f"{os.getpid()}-{number}")
@@ -79,9 +77,7 @@ class Bench:
         return report.Sample(number, done.requests, done.seconds, done.rate, spent)
 
     @contextlib.contextmanager
-    def started(
-        self, workload: workloads.Workload, entered: Sequence[servers.Rival]
-    ) -> Iterator[list[servers.Server]]:
+    def started(self, workload: workloads.Workload, entered: Sequence[servers.Rival]) -> Iterator[list[servers.Server]]:
         """All servers of one workload, checked and warm."""
         with contextlib.ExitStack() as stack:
             running = []
@@ -93,9 +89,7 @@ class Bench:
                 self.load(running[-1], workload, 0, WARM_SECONDS)
             yield running
 
-    def measure(
-        self, workload: workloads.Workload, entered: Sequence[servers.Rival]
-    ) -> dict[str, Any]:
+    def measure(self, workload: workloads.Workload, entered: Sequence[servers.Rival]) -> dict[str, Any]:
         """All rounds of one workload; raises ServerError and WrkError."""
         samples: dict[str, list[report.Sample]] = {rival.name: [] for rival in entered}
         with self.started(workload, entered) as running:
@@ -110,9 +104,7 @@ class Bench:
         result["goals"] = {"debian": workload.goal_debian, "best": workload.goal_best}
         return result | self._counted(workload, running)
 
-    def _counted(
-        self, workload: workloads.Workload, running: Sequence[servers.Server]
-    ) -> dict[str, Any]:
+    def _counted(self, workload: workloads.Workload, running: Sequence[servers.Server]) -> dict[str, Any]:
         counters = next((server.counters() for server in running if server.rival.is_flashpy), None)
         if counters is None:
             return {}
@@ -141,9 +133,7 @@ def save(out: Path, name: str, results: Mapping[str, Any], order: Sequence[str])
     file = out / f"{name}.json"
     held = json.loads(file.read_text()) if file.exists() else {}
     merged = held | dict(results)
-    whole = {
-        key: merged[key] for key in [*order, *sorted(set(merged) - set(order))] if key in merged
-    }
+    whole = {key: merged[key] for key in [*order, *sorted(set(merged) - set(order))] if key in merged}
     out.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(whole, indent=1) + "\n")
     return whole
@@ -170,6 +160,7 @@ def options_from(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> int:
     """Command line: exit status 1 when something could not be measured."""
+    servers.clean_up_on_term()
     options = options_from(arguments)
     available = rivals(options.python, options.rival)
     entered = [available[name] for name in (options.servers or ",".join(available)).split(",")]

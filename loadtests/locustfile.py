@@ -87,14 +87,8 @@ def write_counts(environment: Environment, **_: Any) -> None:
     assert environment.parsed_options is not None
     if environment.parsed_options.counts:
         entries = environment.stats.entries.values()
-        kinds = {
-            entry.name: {"requests": entry.num_requests, "failures": entry.num_failures}
-            for entry in entries
-        }
-        errors = [
-            f"{error.occurrences} x {error.name}: {error.error}"
-            for error in environment.stats.errors.values()
-        ]
+        kinds = {entry.name: {"requests": entry.num_requests, "failures": entry.num_failures} for entry in entries}
+        errors = [f"{error.occurrences} x {error.name}: {error.error}" for error in environment.stats.errors.values()]
         counts = {"kinds": kinds, "errors": errors[:ERRORS_SHOWN]}
         Path(environment.parsed_options.counts).write_text(json.dumps(counts))
 
@@ -145,9 +139,7 @@ class CheckedUser(FastHttpUser):
         """Ask, and report a failure unless it is the status, the span of bytes and the ETag."""
         expected = make_root.digest(path, *span) if span is not None else None
         length = span[1] - span[0] if span is not None else 0
-        with self.client.get(
-            site.url(path), headers=IDENTITY | headers, name=kind, catch_response=True
-        ) as response:
+        with self.client.get(site.url(path), headers=IDENTITY | headers, name=kind, catch_response=True) as response:
             why = wrong(response, status, expected, length)
             etag = str((response.headers or {}).get("ETag", ""))
             if not why and status < 400 and not site.same_etag(path, etag):
@@ -219,6 +211,4 @@ class SiteVisit(CheckedUser):
         start = self.random.randrange(size)
         stop = self.random.choice([size, min(size, start + self.random.randrange(1, 70_000))])
         last = "" if stop == size else str(stop - 1)
-        self.check(
-            site, path, "visit range", {"Range": f"bytes={start}-{last}"}, 206, (start, stop)
-        )
+        self.check(site, path, "visit range", {"Range": f"bytes={start}-{last}"}, 206, (start, stop))

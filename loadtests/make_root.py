@@ -159,13 +159,9 @@ def _shortened(part: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Command line: make the root of one trace."""
-    parser = argparse.ArgumentParser(
-        prog="make_root.py", description="Make the document root of a trace."
-    )
+    parser = argparse.ArgumentParser(prog="make_root.py", description="Make the document root of a trace.")
     parser.add_argument("trace", help="name of a folder in loadtests/traces, or the path of one")
-    parser.add_argument(
-        "root", type=Path, help="folder to fill; what is there and right is left alone"
-    )
+    parser.add_argument("root", type=Path, help="folder to fill; what is there and right is left alone")
     options = parser.parse_args(arguments)
     began = time.monotonic()
     trace = load(options.trace)

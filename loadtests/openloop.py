@@ -53,6 +53,8 @@ class Outcome:
     cold_done: int = 0
     """Cold files that came within the schedule's time."""
     unanswered: int = 0
+    reconnected: int = 0
+    """Idle connections that the server closed."""
     errors: list[str] = field(default_factory=list)
 
 
@@ -75,7 +77,7 @@ class OpenLoop:
         self.address = ("127.0.0.1", port)
         self.poller = select.epoll()  # Made first: its number must be one that select() takes.
         self.clients: dict[int, Client] = {}
-        self.free: list[Client] = []
+        self.free: deque[Client] = deque()
         self.backlog: deque[float] = deque()
         self.cold: Iterator[str] = iter(schedule.cold)
         self.turn = 0
@@ -83,7 +85,7 @@ class OpenLoop:
 
     def run(self) -> Outcome:
         """Connect, send everything, await everything."""
-        self.free = [self._connect(cold=False) for _ in range(self.schedule.connections)]
+        self.free.extend(self._connect(cold=False) for _ in range(self.schedule.connections))
         gc.collect()
         gc.disable()
         with contextlib.suppress(PermissionError):  # Only root may: the client must not be late.
@@ -115,7 +117,7 @@ class OpenLoop:
                 sent += 1
                 due = begin + sent / schedule.rate
             while self.backlog and self.free:
-                self._ask_hot(self.free.pop(), self.backlog.popleft())
+                self._ask_hot(self.free.popleft(), self.backlog.popleft())
             # epoll_wait counts in milliseconds; select on the epoll descriptor in microseconds.
             pause = max(0.0, due - time.monotonic()) if sent < total else 0.1
             select.select([self.poller.fileno()], [], [], pause)
@@ -158,6 +160,11 @@ class OpenLoop:
         client.send(path, self.schedule.cold_size, self.requests[path])
 
     def _on_readable(self, client: Client) -> None:
+        if client in self.free:  # Closed by the server while it was idle, as it may.
+            self.free.remove(client)
+            self.free.append(self._reconnect(client))
+            self.outcome.reconnected += 1
+            return
         try:
             if not client.receive():
                 return

@@ -88,10 +88,7 @@ def _row(entry: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     servers, found = entry["servers"], entry["ratios"]
     costs = [f"{servers[name]['cpu_us']:.1f}" if name in servers else "" for name in names]
     rates = [f"{servers[name]['rate']:,}" if name in servers else "" for name in names]
-    goals = [
-        f"{found[key]:.2f} ({entry['goals'][key]:.2f})" if key in found else ""
-        for key in ("debian", "best")
-    ]
+    goals = [f"{found[key]:.2f} ({entry['goals'][key]:.2f})" if key in found else "" for key in ("debian", "best")]
     return [entry["title"], *costs, *goals, *rates]
 
 

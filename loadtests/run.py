@@ -62,9 +62,7 @@ def locust(host: str, users: int, folder: Path) -> dict[str, Any]:
     return result
 
 
-def against_own_server(
-    traces: list[make_root.Trace], users: int, rival: servers.Rival, folder: Path
-) -> list[str]:
+def against_own_server(traces: list[make_root.Trace], users: int, rival: servers.Rival, folder: Path) -> list[str]:
     """Make the roots, start the server, load it, stop it; return what was wrong."""
     for trace in traces:
         make_root.make(trace, folder / "root" / trace.name)
@@ -83,6 +81,7 @@ def against_own_server(
 
 def main(arguments: list[str]) -> int:
     """Command line: exit status 1 when anything was wrong."""
+    servers.clean_up_on_term()
     parser = argparse.ArgumentParser(prog="run.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--host", help="a server that serves epa/ and nasa/, instead of our own")
     parser.add_argument("--users", type=int, default=24)

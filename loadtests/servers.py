@@ -148,9 +148,7 @@ def flashpy_config(rival: Rival, folder: Path, root: Path) -> str:
 
 
 @contextmanager
-def running(
-    rival: Rival, root: Path, folder: Path, *, wrapper: Sequence[str] = ()
-) -> Iterator[Server]:
+def running(rival: Rival, root: Path, folder: Path, *, wrapper: Sequence[str] = ()) -> Iterator[Server]:
     """Run a server inside the with block; raises ServerError when it does not come up.
 
     The wrapper is put before the command (`taskset -c 0` and the like) and must exec it.
@@ -173,9 +171,7 @@ def _start_flashpy(rival: Rival, root: Path, folder: Path, wrapper: Sequence[str
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [*wrapper, rival.program, "-m", "flashpy", "serve", "-c", str(config)]
     with (folder / "stderr").open("w") as errors:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()  # Ends with the process, so it cannot hang on a dead server.
     server = Server(rival, process, 0, folder)
@@ -229,6 +225,6 @@ def nginx_path() -> str | None:
     return shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 
-def default_flashpy() -> Rival:
-    """The project's server under the Python that runs the benchmark."""
-    return Rival("flashpy", sys.executable)
+def clean_up_on_term() -> None:
+    """Let SIGTERM end this process as an exception, so that servers and files are removed."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

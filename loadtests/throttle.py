@@ -2,10 +2,12 @@
 
 Runs in the benchmark, as root. Version 1 (blkio.throttle.read_iops_device) and version 2 (io.max)
 of control groups are both known; whichever has the controller is used. The group is made under the
-hierarchy's own root and removed again. Only processes started through `wrapper()` are in it.
+hierarchy's own root and removed again, with whatever is still in it. Only processes started through `wrapper()` are in it.
 """
 
+import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +41,15 @@ class Throttle:
         else:
             file, rule = "io.max", f"riops={reads_per_second or 'max'}"
         (self.group / file).write_text(f"{self.device} {rule}")
+
+    def served(self) -> tuple[int, int]:
+        """Reads and bytes that the disk has done for the group, ended processes included."""
+        if self.version == 1:
+            texts = [
+                (self.group / f"blkio.throttle.{name}").read_text() for name in ("io_serviced", "io_service_bytes")
+            ]
+            return parse_v1(texts[0], self.device), parse_v1(texts[1], self.device)
+        return parse_v2((self.group / "io.stat").read_text(), self.device)
 
 
 @contextmanager
@@ -91,18 +102,44 @@ def drop_caches() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
+def parse_v1(text: str, device: str) -> int:
+    """The Read line of a device in a statistics file of version 1."""
+    lines = (line.split() for line in text.splitlines())
+    return next((int(line[2]) for line in lines if line[:2] == [device, "Read"]), 0)
+
+
+def parse_v2(text: str, device: str) -> tuple[int, int]:
+    """Reads and bytes read of a device in io.stat of version 2."""
+    for line in text.splitlines():
+        name, *pairs = line.split()
+        if name == device:
+            values = dict(pair.split("=") for pair in pairs)
+            return int(values["rios"]), int(values["rbytes"])
+    return 0, 0
+
+
 def _words(file: Path) -> list[str]:
     return file.read_text().split() if file.exists() else []
 
 
 def _remove(group: Path) -> None:
-    deadline = time.monotonic() + REMOVE_SECONDS
+    began = time.monotonic()
     while True:
         try:
             group.rmdir()
         except OSError:  # A process that has just been reaped may still be counted.
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if waited > REMOVE_SECONDS:
                 raise
+            if waited > REMOVE_SECONDS / 2:
+                _kill_members(group)
             time.sleep(0.05)
         else:
             return
+
+
+def _kill_members(group: Path) -> None:
+    # What a server that was killed has left behind; nothing else is ever in the group.
+    for pid in _words(group / "cgroup.procs"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)

@@ -35,9 +35,7 @@ WORKLOADS = (
     Workload("1k", "1 KiB, keep-alive", "/1k.html", 1024, 0.75, 0.90),
     Workload("10k", "10 KiB, keep-alive", "/10k.html", 10240, 0.80, 0.90),
     Workload("100k", "100 KiB, keep-alive", "/100k.html", 102400, 0.90, 1.30),
-    Workload(
-        "unique", "1 KiB, every head different", "/1k.html", 1024, 1.0, 1.2, "unique.lua", True
-    ),
+    Workload("unique", "1 KiB, every head different", "/1k.html", 1024, 1.0, 1.2, "unique.lua", True),
     Workload("close", "1 KiB, one connection a request", "/1k.html", 1024, 0.8, 0.9, "close.lua"),
 )
 

@@ -69,9 +69,7 @@ class Client:
         """Send these bytes."""
         self.socket.sendall(data)
 
-    def request(
-        self, path: str = "/", headers: Mapping[str, str] | None = None, method: str = "GET"
-    ) -> Reply:
+    def request(self, path: str = "/", headers: Mapping[str, str] | None = None, method: str = "GET") -> Reply:
         """Send a request as a browser would and read its reply."""
         fields = {"Host": "localhost", **(headers or {})}
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {fields[name]}" for name in fields)]
@@ -84,10 +82,7 @@ class Client:
             self._more()
         top, _, self.pending = self.pending.partition(b"\r\n\r\n")
         first, *fields = top.decode("latin-1").split("\r\n")
-        headers = {
-            name.lower(): value.strip()
-            for name, _, value in (field.partition(":") for field in fields)
-        }
+        headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
         status = int(first.split(" ", 2)[1])
         bare = head or status in (204, 304) or status < 200
         return Reply(status, headers, b"" if bare else self._body(headers))
@@ -225,9 +220,7 @@ class Server:
         """A new connection."""
         return Client(self.addresses[listener])
 
-    def get(
-        self, path: str = "/", headers: Mapping[str, str] | None = None, method: str = "GET"
-    ) -> Reply:
+    def get(self, path: str = "/", headers: Mapping[str, str] | None = None, method: str = "GET") -> Reply:
         """One request on a connection of its own."""
         with self.connect() as client:
             return client.request(path, {"Connection": "close", **(headers or {})}, method)

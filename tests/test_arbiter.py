@@ -167,9 +167,7 @@ def test_a_port_in_use(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         text = refused(start, config(server=f'listen = ["{address}"]'))
-    assert (
-        text == f"flashpy: cannot listen on {address}: the address is in use by another program\n"
-    )
+    assert text == f"flashpy: cannot listen on {address}: the address is in use by another program\n"
 
 
 def test_a_pidfile_of_a_living_process(start: Start, tmp_path: Path) -> None:

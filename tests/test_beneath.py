@@ -224,9 +224,7 @@ NAMES = st.sampled_from(["a", "b", "d", "e", ".", "..", "", "in", "out", "abs", 
 
 @settings(max_examples=150, deadline=None)
 @given(path=st.lists(NAMES, max_size=6).map("/".join), policy=st.sampled_from([INSIDE, DENY]))
-def test_walk_agrees_with_the_kernel(
-    tmp_path_factory: pytest.TempPathFactory, path: str, policy: int
-) -> None:
+def test_walk_agrees_with_the_kernel(tmp_path_factory: pytest.TempPathFactory, path: str, policy: int) -> None:
     base = tmp_path_factory.getbasetemp() / "agree"
     if not base.exists():
         (base / "root/d/e").mkdir(parents=True)

@@ -114,13 +114,18 @@ def test_end_of_file_comes_after_all_records(ends: Pair) -> None:
 
 def test_killed_peer_with_unread_records_hides_none_of_its_own(ends: Pair) -> None:
     near, far = ends
+    done, tell = os.pipe()
     pid = os.fork()
     if not pid:
         near.close()
         channel.send(far, b"answer 1")
         channel.send(far, b"answer 2")
+        os.write(tell, b"!")
         signal.pause()
         os._exit(1)
+    assert os.read(done, 1) == b"!"
+    os.close(done)
+    os.close(tell)
     assert channel.receive(near, 0) == (b"answer 1", [])
     channel.send(near, b"a job that nobody reads")
     far.close()

@@ -61,9 +61,7 @@ def test_version_loads_nothing_of_the_server() -> None:
         "import sys; from flashpy.cli import main; main(['--version'], standalone_mode=False); "
         "print([name for name in sys.modules if name.startswith(('flashpy.', 'msgspec'))])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
     assert done.stdout.splitlines()[-1] == "['flashpy.cli']"
 
 
@@ -148,9 +146,7 @@ def test_a_port_in_use_is_status_1(site: Path) -> None:
 def test_serve_says_where_it_listens_and_serves(site: Path, by_folder: bool) -> None:
     what = [site.parent / "www"] if by_folder else ["-c", site]
     arguments = command("serve", *what, "--listen", "127.0.0.1:0", "--workers", "1")
-    server = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
-    )
+    server = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     with server:
         try:
             assert server.stdout is not None

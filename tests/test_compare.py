@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from loadtests import compare, proctree, replay, report, run, servers, workloads
+from loadtests import (
+    coldreport,
+    compare,
+    openloop,
+    proctree,
+    replay,
+    report,
+    run,
+    servers,
+    throttle,
+    workloads,
+)
 
 WRK = """Running 2s test @ http://127.0.0.1:8080/1k.html
   1 threads and 50 connections
@@ -23,8 +34,7 @@ Transfer/sec:    147.39MB
 
 def samples(*costs_us: float) -> list[report.Sample]:
     return [
-        report.Sample(number, 1000, 1.0, 1000.0 * number, round(cost * 1e6))
-        for number, cost in enumerate(costs_us, 1)
+        report.Sample(number, 1000, 1.0, 1000.0 * number, round(cost * 1e6)) for number, cost in enumerate(costs_us, 1)
     ]
 
 
@@ -165,3 +175,72 @@ def test_a_reply_head_is_read() -> None:
     assert replay.parse_head(b"HTTP/1.1 404 No\r\nConnection: close").close
     with pytest.raises(replay.WrongReply):
         replay.parse_head(b"SSH-2.0")
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    assert openloop.in_milliseconds([]) == {}
+    times = [number / 1000 for number in range(1000, 0, -1)]
+    found = openloop.in_milliseconds(times)
+    assert found == {"p50": 500.0, "p99": 990.0, "p99.9": 999.0, "max": 1000.0}
+    assert openloop.percentile([7.0], 0.5) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("mounts", "found"),
+    [
+        ("cgroup /c/blkio cgroup rw,relatime,blkio 0 0\n", ("/c/blkio", 1)),
+        ("cgroup2 /u cgroup2 rw 0 0\nx /b cgroup rw,blkio 0 0\n", ("/b", 1)),
+    ],
+)
+def test_the_control_group_controller_is_found(mounts: str, found: tuple[str, int]) -> None:
+    assert throttle.controller(mounts) == (Path(found[0]), found[1])
+
+
+def test_version_2_counts_only_with_its_io_controller(tmp_path: Path) -> None:
+    mounts = f"cgroup2 {tmp_path} cgroup2 rw 0 0\n"
+    with pytest.raises(throttle.ThrottleError, match="no control group"):
+        throttle.controller(mounts)
+    (tmp_path / "cgroup.controllers").write_text("cpu io memory\n")
+    assert throttle.controller(mounts) == (tmp_path, 2)
+
+
+def test_what_the_disk_did_is_read_in_both_versions() -> None:
+    first = "254:16 Read 9\n254:0 Read 7\n254:0 Write 1\nTotal 8\n"
+    assert throttle.parse_v1(first, "254:0") == 7
+    second = "254:0 rbytes=8192 wbytes=0 rios=2 wios=0 dbytes=0 dios=0\n"
+    assert throttle.parse_v2(second, "254:0") == (2, 8192)
+    assert (throttle.parse_v1("Total 0\n", "1:0"), throttle.parse_v2("", "1:0")) == (0, (0, 0))
+
+
+def test_the_limit_is_written_as_each_version_wants_it(tmp_path: Path) -> None:
+    throttle.Throttle(tmp_path, 1, "254:0").hold(200)
+    assert (tmp_path / "blkio.throttle.read_iops_device").read_text() == "254:0 200"
+    throttle.Throttle(tmp_path, 2, "254:0").hold(0)
+    assert (tmp_path / "io.max").read_text() == "254:0 riops=max"
+
+
+def test_a_folder_in_memory_is_on_no_disk() -> None:
+    with pytest.raises(throttle.ThrottleError, match="no disk"):
+        throttle.disk_of(Path("/proc"))
+
+
+def test_the_tables_of_slow_disks_name_what_was_measured() -> None:
+    outcome = openloop.Outcome([0.001, 0.002], [0.0001], [0.1], cold_done=1, errors=["a: b"])
+    schedule = openloop.Schedule(["/a"], 8192, 1000.0, 2.0, cold=["/b"], cold_size=100)
+    storm = coldreport.storm_entry(outcome, schedule)
+    storm |= {"disk_reads": 400, "disk_read_bytes": 150}
+    large = {
+        name: [coldreport.large_sample(1 << 30, seconds, 1 << 30, 10**9)]
+        for name, seconds in (("flashpy", 2.0), ("nginx-debian", 1.0))
+    }
+    idle = coldreport.idle_entry(outcome, {1: 100}, {1: 300, 2: 4100}, 2)
+    text = coldreport.markdown(
+        {
+            "storm": {"servers": {"flashpy": storm}, "seconds": 2.0},
+            "large": {"servers": coldreport.large_entries(large), "size": 1 << 30},
+            "idle": {"servers": {"flashpy": idle}, "connections": 2},
+        }
+    )
+    assert "| flashpy | 1.00 | 2.00 | 2.00 | 2.00 | 0 | 100 | 1.50 | 200 | 0.10 | 1 |" in text
+    assert "| nginx-debian | 1024 | 1.00 | 1.00 | 0.50 |" in text
+    assert "| flashpy | 2050 | 2150 | 1.00 | 2.00 | 2.00 | 2.00 | 0.10 | 1 |" in text

@@ -319,9 +319,7 @@ BAD_SITE = [
 
 
 @pytest.mark.parametrize(("text", "key", "line", "words"), BAD_SITE)
-def test_a_mistake_in_a_site_is_reported_too(
-    folder: Folder, text: str, key: str, line: int, words: str
-) -> None:
+def test_a_mistake_in_a_site_is_reported_too(folder: Folder, text: str, key: str, line: int, words: str) -> None:
     error = folder.refuse(SITE + text)
     assert (error.key, error.line) == (key, line)
     assert words in error.message
@@ -361,9 +359,7 @@ def all_keys() -> list[tuple[str, Kind]]:
 
 
 @pytest.mark.parametrize(("key", "kind"), all_keys(), ids=[key for key, _ in all_keys()])
-def test_an_odd_value_is_taken_or_refused_with_its_line(
-    folder: Folder, key: str, kind: Kind
-) -> None:
+def test_an_odd_value_is_taken_or_refused_with_its_line(folder: Folder, key: str, kind: Kind) -> None:
     taken = 0
     for value in ODD_VALUES:
         text, line = f"{key} = {value}\n{SITE}", 1

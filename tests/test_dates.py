@@ -53,9 +53,9 @@ def test_asctime_is_read(seconds: int) -> None:
 @settings(deadline=None)
 def test_log_time_is_read_back_by_strptime(seconds: int) -> None:
     stamp = datetime.strptime(format_log_time(seconds).decode(), "%d/%b/%Y:%H:%M:%S %z")
-    assert stamp - datetime.fromtimestamp(0, UTC) == datetime.fromtimestamp(
-        seconds, UTC
-    ) - datetime.fromtimestamp(0, UTC)
+    assert stamp - datetime.fromtimestamp(0, UTC) == datetime.fromtimestamp(seconds, UTC) - datetime.fromtimestamp(
+        0, UTC
+    )
 
 
 @pytest.mark.parametrize("seconds", [FIRST - 1, -(1 << 63), LAST + 1, 1 << 63])

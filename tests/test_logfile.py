@@ -13,9 +13,7 @@ import flashpy_helpers
 from flashpy_helpers import channel, logfile
 
 FOLDER = str(Path(flashpy_helpers.__file__).parent.parent)
-START = (
-    "import sys; sys.path.append(sys.argv[1]); from flashpy_helpers.__main__ import main; main()"
-)
+START = "import sys; sys.path.append(sys.argv[1]); from flashpy_helpers.__main__ import main; main()"
 PATIENCE = 20.0
 LOST = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[%d\] \[warning\] %s log: (\d+) lines lost: %s\n"
 

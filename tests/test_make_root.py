@@ -75,9 +75,7 @@ def test_targets_hold_only_what_a_url_may() -> None:
     assert make_root.target("/a\xe9") == "/a%C3%A9"
 
 
-@pytest.mark.parametrize(
-    ("name", "files", "requests"), [("epa", 4126, 40488), ("nasa", 1729, 30286)]
-)
+@pytest.mark.parametrize(("name", "files", "requests"), [("epa", 4126, 40488), ("nasa", 1729, 30286)])
 def test_the_traces_are_whole(name: str, files: int, requests: int) -> None:
     trace = make_root.load(name)
     assert (len(trace.sizes), len(trace.requests)) == (files, requests)

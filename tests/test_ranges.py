@@ -41,9 +41,7 @@ def selected(first: int | None, last: int | None, size: int) -> set[int]:
 
 @given(wholesome(), st.integers(1, 600))
 @settings(deadline=None, max_examples=400)
-def test_spans_hold_what_was_asked_for(
-    ranges: list[tuple[int | None, int | None]], size: int
-) -> None:
+def test_spans_hold_what_was_asked_for(ranges: list[tuple[int | None, int | None]], size: int) -> None:
     spans = parse_range(written(ranges), size)
     assert spans is not None
     asked = [selected(first, last, size) for first, last in ranges]
@@ -100,9 +98,7 @@ def test_spans(value: bytes, spans: tuple[tuple[int, int], ...]) -> None:
     assert parse_range(value, 1000) == spans
 
 
-@pytest.mark.parametrize(
-    "value", [b"bytes=1000-", b"bytes=1000-1000", b"bytes=-0", b"bytes=" + b"9" * 5000 + b"-"]
-)
+@pytest.mark.parametrize("value", [b"bytes=1000-", b"bytes=1000-1000", b"bytes=-0", b"bytes=" + b"9" * 5000 + b"-"])
 def test_unsatisfiable(value: bytes) -> None:
     assert parse_range(value, 1000) == ()
 
@@ -159,12 +155,9 @@ def test_multipart_as_a_mail_parser_sees_it() -> None:
     parts, closing, _ = multipart(((0, 3), (7, 10)), 10, b"text/css", b"xyz")
     body = b"0123456789"
     reply = b"".join(head + body[start:stop] for head, start, stop in parts) + closing
-    message = message_from_bytes(
-        b"Content-Type: multipart/byteranges; boundary=xyz\r\n\r\n" + reply, policy=HTTP
-    )
+    message = message_from_bytes(b"Content-Type: multipart/byteranges; boundary=xyz\r\n\r\n" + reply, policy=HTTP)
     found = [
-        (part["content-type"], part["content-range"], part.get_payload(decode=True))
-        for part in message.iter_parts()
+        (part["content-type"], part["content-range"], part.get_payload(decode=True)) for part in message.iter_parts()
     ]
     assert found == [
         ("text/css", "bytes 0-2/10", b"012"),

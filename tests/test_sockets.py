@@ -178,10 +178,7 @@ def test_a_kept_unix_socket_gets_its_new_mode(tmp_path: Path) -> None:
 
 
 def test_a_port_that_needs_rights_says_so() -> None:
-    if (
-        os.geteuid() == 0
-        or int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) < 80
-    ):
+    if os.geteuid() == 0 or int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) < 80:
         pytest.skip("this user may bind port 80")
     with pytest.raises(BindError, match="missing rights"):
         bind(Listen(address="127.0.0.1:80"), 10)

@@ -21,9 +21,7 @@ from flashpy_helpers.disk import identity
 from flashpy_helpers.wire import Answer, Check, Found, Hello, Job, Load, Lookup, Root
 
 FOLDER = str(Path(flashpy_helpers.__file__).parent.parent)
-START = (
-    "import sys; sys.path.append(sys.argv[1]); from flashpy_helpers.__main__ import main; main()"
-)
+START = "import sys; sys.path.append(sys.argv[1]); from flashpy_helpers.__main__ import main; main()"
 CACHE = 32 << 20
 PATIENCE = 20.0
 

@@ -78,9 +78,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 TARGETS = st.lists(PIECES, max_size=12).map(lambda pieces: b"/" + b"".join(pieces))
 GENTLE = st.lists(
-    st.sampled_from(
-        [b"/", b"/a", b"/docs", b"/x.html", b"/%c3%a4", b"/.", b"/..", b"%20", b"/%2e%2e", b"?q"]
-    ),
+    st.sampled_from([b"/", b"/a", b"/docs", b"/x.html", b"/%c3%a4", b"/.", b"/..", b"%20", b"/%2e%2e", b"?q"]),
     max_size=10,
 ).map(lambda pieces: b"/" + b"".join(pieces))
 
@@ -128,11 +126,7 @@ def test_location_leads_to_the_same_folder_and_nowhere_else(raw: bytes) -> None:
     assert again == (found.path.rstrip(b"/") + (b"/" if found.path else b""), found.query, None)
 
 
-@given(
-    st.lists(
-        st.text("abc é中%#? +", min_size=1, max_size=8).map(str.encode), min_size=1, max_size=5
-    )
-)
+@given(st.lists(st.text("abc é中%#? +", min_size=1, max_size=8).map(str.encode), min_size=1, max_size=5))
 @settings(deadline=None)
 def test_encoded_names_come_back_once_decoded(names: list[bytes]) -> None:
     raw = b"".join(b"/" + b"".join(b"%%%02x" % byte for byte in name) for name in names)

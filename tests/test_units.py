@@ -136,9 +136,7 @@ def test_a_written_time_is_read_back(seconds: float) -> None:
     assert parse_time(text if text[-1].isalpha() else float(text)) == seconds
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"), [("65536", "64KiB"), ("1000", "1000"), ("1536KiB", "1536KiB"), ("0", "0")]
-)
+@pytest.mark.parametrize(("text", "shown"), [("65536", "64KiB"), ("1000", "1000"), ("1536KiB", "1536KiB"), ("0", "0")])
 def test_sizes_are_shown_in_the_largest_whole_unit(text: str, shown: str) -> None:
     assert format_size(parse_size(text)) == shown
 

@@ -25,9 +25,7 @@ answers = (
     | st.builds(wire.Changed, u64, st.lists(u16, max_size=256).map(tuple))
     | st.builds(wire.Failure, u64, verdicts, u32)
 )
-roots = st.builds(
-    wire.Root, paths, st.lists(paths, max_size=5).map(tuple), st.integers(wire.INSIDE, wire.FOLLOW)
-)
+roots = st.builds(wire.Root, paths, st.lists(paths, max_size=5).map(tuple), st.integers(wire.INSIDE, wire.FOLLOW))
 SOME = wire.Identity(1, 2, 3, 4, 5)
 
 
@@ -52,8 +50,7 @@ def test_root_comes_back(root: wire.Root) -> None:
 
 
 @given(
-    st.binary(max_size=200)
-    | st.tuples(st.integers(0, 24), st.binary()).map(lambda pair: bytes([pair[0]]) + pair[1])
+    st.binary(max_size=200) | st.tuples(st.integers(0, 24), st.binary()).map(lambda pair: bytes([pair[0]]) + pair[1])
 )
 def test_arbitrary_bytes_are_refused_or_mean_one_thing(record: bytes) -> None:
     for unpack, pack in (
@@ -69,9 +66,7 @@ def test_arbitrary_bytes_are_refused_or_mean_one_thing(record: bytes) -> None:
 
 
 @given(jobs | answers, st.data())
-def test_record_cut_anywhere_is_refused_or_shorter(
-    value: wire.Job | wire.Answer, data: st.DataObject
-) -> None:
+def test_record_cut_anywhere_is_refused_or_shorter(value: wire.Job | wire.Answer, data: st.DataObject) -> None:
     is_job = isinstance(value, wire.Job)
     record = wire.pack_job(value) if is_job else wire.pack_answer(value)  # type: ignore[arg-type]
     cut = record[: data.draw(st.integers(0, len(record) - 1))]

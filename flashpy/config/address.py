@@ -37,9 +37,7 @@ def parse_host(text: str) -> str:
     if host.startswith("["):
         return _bracketed(host)
     if ":" in host:
-        raise ValueError(
-            f"expected a name without port (an IPv6 address in brackets), not {text!r}"
-        )
+        raise ValueError(f"expected a name without port (an IPv6 address in brackets), not {text!r}")
     if not text.isascii():
         raise ValueError(f"write {text!r} in its ASCII form, which begins with xn--")
     host = host.removesuffix(".")
@@ -84,7 +82,5 @@ def _socket_path(text: str, base: Path) -> str:
         raise ValueError("expected the path of a socket after unix:")
     path = str(base / text)
     if len(path.encode("utf-8", "surrogateescape")) > _LONGEST_PATH:
-        raise ValueError(
-            f"the path of a socket may have {_LONGEST_PATH} bytes, and {path} has more"
-        )
+        raise ValueError(f"the path of a socket may have {_LONGEST_PATH} bytes, and {path} has more")
     return path

@@ -16,9 +16,7 @@ from flashpy.config.units import format_size, format_time
 # RFC 9110, sections 5.6.2 (token), 5.5 (field values; ASCII only) and 8.3.1 (media types).
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?|", re.ASCII)
-_MEDIA = re.compile(
-    r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: *; *[!-:<-~]+)*", re.ASCII
-)
+_MEDIA = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: *; *[!-:<-~]+)*", re.ASCII)
 
 # Fields that frame a reply or describe its file: the server works them out, a fixed one would lie.
 OWN_FIELDS = frozenset(

@@ -47,9 +47,7 @@ def for_folder(folder: Path, *, listen: Sequence[str] = (), workers: int | None 
     return _settle(tables, Source(), Path.cwd(), listen, workers)
 
 
-def _settle(
-    tables: Table, source: Source, base: Path, listen: Sequence[str], workers: int | None
-) -> Settings:
+def _settle(tables: Table, source: Source, base: Path, listen: Sequence[str], workers: int | None) -> Settings:
     reader = _Reader(source, base)
     plain = reader.table((), tables, Settings)
     settings = reader.convert(plain, tables)
@@ -239,9 +237,7 @@ class _Reader:
     def _translated(self, words: str, tables: Table) -> ConfigError:
         """msgspec's complaint, about the value as the file has it and in the schema's words."""
         place = _PLACE.search(words)
-        key: Key = tuple(
-            name or int(number) for name, number in _STEP.findall(place[1] if place else "")
-        )
+        key: Key = tuple(name or int(number) for name, number in _STEP.findall(place[1] if place else ""))
         missing = _MISSING.search(words)
         if missing:
             return self.source.error((*key, missing[1]), "missing; it has no default")

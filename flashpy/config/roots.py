@@ -48,9 +48,7 @@ def _ask(settings: Settings, roots: list[str]) -> str | None:
     words = [str(rights.uid), str(rights.gid), groups, *roots]
     command = [sys.executable, "-I", "-S", probe.__file__, *words]
     # No "with": it would wait for a process that is stuck in the kernel.
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
-    )
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace")
     try:
         return process.communicate(timeout=_PATIENCE)[0].strip()
     except subprocess.TimeoutExpired:

@@ -29,15 +29,9 @@ _DAY = b"(?:%b)" % b"|".join(_DAYS)
 _LONG_DAY = b"(?:%b)" % b"|".join(_LONG_DAYS)
 _MONTH = b"(?P<month>%b)" % b"|".join(_MONTHS)
 _TIME = rb"(?P<hour>[01][0-9]|2[0-3]):(?P<minute>[0-5][0-9]):(?P<second>[0-5][0-9]|60)"
-_IMF_FIXDATE = re.compile(
-    rb"%b, (?P<day>[0-9]{2}) %b (?P<year>[0-9]{4}) %b GMT" % (_DAY, _MONTH, _TIME)
-)
-_RFC_850 = re.compile(
-    rb"%b, (?P<day>[0-9]{2})-%b-(?P<year>[0-9]{2}) %b GMT" % (_LONG_DAY, _MONTH, _TIME)
-)
-_ASCTIME = re.compile(
-    rb"%b %b (?P<day>[0-9]{2}| [0-9]) %b (?P<year>[0-9]{4})" % (_DAY, _MONTH, _TIME)
-)
+_IMF_FIXDATE = re.compile(rb"%b, (?P<day>[0-9]{2}) %b (?P<year>[0-9]{4}) %b GMT" % (_DAY, _MONTH, _TIME))
+_RFC_850 = re.compile(rb"%b, (?P<day>[0-9]{2})-%b-(?P<year>[0-9]{2}) %b GMT" % (_LONG_DAY, _MONTH, _TIME))
+_ASCTIME = re.compile(rb"%b %b (?P<day>[0-9]{2}| [0-9]) %b (?P<year>[0-9]{4})" % (_DAY, _MONTH, _TIME))
 
 
 def format_date(seconds: int) -> bytes:

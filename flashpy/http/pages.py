@@ -59,9 +59,7 @@ def _render(status: int, reason: str) -> bytes:
 
 
 _PAGES: Final = {
-    status: _render(status, reason)
-    for status, reason in REASONS.items()
-    if status >= 300 and status != 304
+    status: _render(status, reason) for status, reason in REASONS.items() if status >= 300 and status != 304
 }
 
 

@@ -12,6 +12,7 @@ requests are smuggled (RFC 9112 section 11.2).
 """
 
 import re
+from typing import Any
 
 import gunicorn_h1c
 from gunicorn_h1c import _parser_fast
@@ -24,7 +25,14 @@ KNOWN_METHODS = frozenset(
     b"MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE ORDERPATCH PROPFIND PROPPATCH QUERY REBIND REPORT "
     b"SEARCH UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
 )
-CONDITIONS = (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range")
+CONDITIONS = (
+    b"if-match",
+    b"if-none-match",
+    b"if-modified-since",
+    b"if-unmodified-since",
+    b"if-range",
+    b"range",
+)
 
 _HOST, _REFERER, _AGENT, _CONNECTION, _LENGTH, _CODING, _EXPECT, _CONDITION = range(1, 9)
 _MEANING = dict.fromkeys(CONDITIONS, _CONDITION) | {
@@ -41,10 +49,16 @@ _REMEMBERED = 16384
 _NEW = 2048
 _BEFORE = b"GET / HTTP/1.1\r\n"
 _USUAL = 4096
+_TEXT = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 _NO_LIMIT = 1 << 30
 _parse = gunicorn_h1c.parse_request_fast
 # The fast parser raises an exception of its own, which the package does not export, or one of the exported ones.
-_FAULTS = (gunicorn_h1c.ParseError, gunicorn_h1c.IncompleteError, _parser_fast.ParseError, _parser_fast.IncompleteError)
+_FAULTS = (
+    gunicorn_h1c.ParseError,
+    gunicorn_h1c.IncompleteError,
+    _parser_fast.ParseError,
+    _parser_fast.IncompleteError,
+)
 
 Meaning = tuple[int, bytes, bytes] | tuple[()]
 _SAYS_CLOSE, _SAYS_KEEP = 1, 2
@@ -53,20 +67,24 @@ _OPTIONS = {b"": 0, b"c": _SAYS_CLOSE, b"k": _SAYS_KEEP, b"ck": _SAYS_CLOSE | _S
 
 
 class Line:
-    """A request line that is well formed: method, raw target, minor version; `quoted` for the access log."""
+    """A request line that is well formed: method, raw target, minor version; `quoted` for the access log.
 
-    __slots__ = ("bytes", "method", "minor", "quoted", "target")
+    `replies` is for whoever answers: what was answered to this line, by Host. `sights` counts how often that was asked.
+    """
+
+    __slots__ = ("method", "minor", "quoted", "replies", "sights", "target")
 
     def __init__(self, line: bytes) -> None:
         found = _LINE.fullmatch(line)
         if found is None:
             raise Refusal(400, reason="malformed request line")
-        self.bytes = line
         self.method, self.target, major, minor = found.groups()
         if major != b"1" or minor not in b"01":
             raise Refusal(505, reason="unsupported HTTP version")
         self.minor = int(minor)
         self.quoted = quote(line)
+        self.replies: dict[bytes, Any] = {}
+        self.sights = 0
 
 
 class Request:
@@ -118,6 +136,7 @@ class RequestParser:
         self._lines: dict[bytes, Line] = {}
         self._fields: dict[bytes, Meaning] = {}
         self._new_fields: dict[bytes, Meaning] = {}
+        self._idle_names: set[bytes] = set()
 
     def parse(self, lines: list[bytes]) -> Request:
         """The request of one whole head, split at CRLF: so the last two of `lines` are empty. Raises Refusal."""
@@ -175,12 +194,35 @@ class RequestParser:
         self._lines[text] = line
         return line
 
+    def forget(self) -> None:
+        """Drop what was learned, and with it every remembered reply."""
+        for line in self._lines.values():
+            line.replies.clear()
+        self._lines.clear()
+        self._fields.clear()
+        self._new_fields.clear()
+
     def _learn_field(self, text: bytes) -> Meaning:
-        """Judge a line that is seen for the first time."""
-        meaning = _judge(text)
+        """Judge a line that is seen for the first time.
+
+        Of a name without meaning to us only the value is new: it is good when nothing is left of it without the bytes that
+        a value may have.
+        """
+        if text[: text.find(b":")] in self._idle_names and not text.translate(None, _TEXT):
+            meaning: Meaning = ()
+        else:
+            meaning = self._judge_new(text)
         if len(self._new_fields) >= _NEW:
             self._new_fields.clear()
         self._new_fields[text] = meaning
+        return meaning
+
+    def _judge_new(self, text: bytes) -> Meaning:
+        meaning = _judge(text)
+        if not meaning:
+            if len(self._idle_names) >= _NEW:
+                self._idle_names.clear()
+            self._idle_names.add(text[: text.find(b":")])
         return meaning
 
     def _keep_field(self, text: bytes, meaning: Meaning) -> None:

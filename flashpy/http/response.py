@@ -27,7 +27,18 @@ class Reply:
     of it and the `size` of head and body in bytes.
     """
 
-    __slots__ = ("body", "chunk", "entry", "head", "lasting", "length", "said", "size", "status", "stream")
+    __slots__ = (
+        "body",
+        "chunk",
+        "entry",
+        "head",
+        "lasting",
+        "length",
+        "said",
+        "size",
+        "status",
+        "stream",
+    )
 
     def __init__(self, status: int, head: bytes, body: bytes | memoryview = b"") -> None:
         self.status = status
@@ -45,7 +56,12 @@ class Reply:
 def head(status: int, fields: Fields, extra: bytes = b"") -> bytes:
     """Status line and fields, without the last ones; `extra` is ready field lines."""
     lines = b"".join(b"%b: %b\r\n" % field for field in fields)
-    return b"HTTP/1.1 %d %b\r\nServer: flashpy\r\n%b%b" % (status, REASONS[status].encode("ascii"), lines, extra)
+    return b"HTTP/1.1 %d %b\r\nServer: flashpy\r\n%b%b" % (
+        status,
+        REASONS[status].encode("ascii"),
+        lines,
+        extra,
+    )
 
 
 def last_fields(date: bytes) -> tuple[bytes, bytes, bytes]:
@@ -61,7 +77,11 @@ def refusal(problem: Refusal, *, with_body: bool) -> Reply:
 def error(status: int, fields: Fields = (), *, with_body: bool) -> Reply:
     """A small HTML page that says what went wrong."""
     text = page(status)
-    described = ((b"Content-Type", b"text/html; charset=utf-8"), (b"Content-Length", b"%d" % len(text)), *fields)
+    described = (
+        (b"Content-Type", b"text/html; charset=utf-8"),
+        (b"Content-Length", b"%d" % len(text)),
+        *fields,
+    )
     return Reply(status, head(status, described), text if with_body else b"")
 
 

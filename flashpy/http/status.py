@@ -70,9 +70,7 @@ class Refusal(Exception):
 
     __slots__ = ("close", "headers", "reason", "status")
 
-    def __init__(
-        self, status: int, close: bool = True, headers: Headers = (), reason: str = ""
-    ) -> None:
+    def __init__(self, status: int, close: bool = True, headers: Headers = (), reason: str = "") -> None:
         super().__init__(status, close, headers, reason)
         self.status = status
         self.close = close

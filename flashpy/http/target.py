@@ -33,12 +33,8 @@ _HOST = re.compile(
 )
 
 # What stands for itself in a Location: unreserved, sub-delims, ":", "@" and "/" (RFC 3986, 3.3).
-_LITERAL: Final = frozenset(
-    b"/:@-._~!$&'()*+,;=0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-)
-_ENCODED: Final = tuple(
-    bytes((byte,)) if byte in _LITERAL else b"%%%02X" % byte for byte in range(256)
-)
+_LITERAL: Final = frozenset(b"/:@-._~!$&'()*+,;=0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_ENCODED: Final = tuple(bytes((byte,)) if byte in _LITERAL else b"%%%02X" % byte for byte in range(256))
 
 _NAME_MAX = 255
 _WELL_KNOWN = b".well-known"

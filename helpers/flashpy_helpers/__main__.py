@@ -136,9 +136,7 @@ def _take_roots(control: socket.socket, roots: list[wire.Root]) -> bool:
         roots.append(wire.unpack_root(record))
 
 
-def _fork(
-    end: int, memory: int, foreign: tuple[socket.socket, ...], roots: list[wire.Root]
-) -> None:
+def _fork(end: int, memory: int, foreign: tuple[socket.socket, ...], roots: list[wire.Root]) -> None:
     try:
         pid = os.fork()
     except OSError as error:
@@ -149,9 +147,7 @@ def _fork(
         _run_helper(end, memory, foreign, roots)
 
 
-def _run_helper(
-    end: int, memory: int, foreign: tuple[socket.socket, ...], roots: list[wire.Root]
-) -> NoReturn:
+def _run_helper(end: int, memory: int, foreign: tuple[socket.socket, ...], roots: list[wire.Root]) -> NoReturn:
     status = 1
     try:
         _name("flashpy-helper")

@@ -60,9 +60,7 @@ def send(
     return True
 
 
-def receive(
-    sock: socket.socket, flags: int = socket.MSG_DONTWAIT
-) -> tuple[bytes, list[int]] | None:
+def receive(sock: socket.socket, flags: int = socket.MSG_DONTWAIT) -> tuple[bytes, list[int]] | None:
     """Return the next record and its descriptors (closed on exec; the caller closes them).
 
     None means that nothing is there now; with ``flags=0`` the call waits instead. Raises EOFError
@@ -88,9 +86,7 @@ def close(fds: Sequence[int]) -> None:
         os.close(fd)
 
 
-def _read(
-    sock: socket.socket, flags: int
-) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+def _read(sock: socket.socket, flags: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
     # A peer that died with unread records gives ECONNRESET once, then what it sent before.
     for _ in range(3):
         try:

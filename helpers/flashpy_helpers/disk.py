@@ -2,9 +2,11 @@
 
 The file is looked at before and after the read: if nothing has changed, all bytes are of the one
 version. Two things would hide a change. Older kernels (before 6.13) count a file's times in ticks,
-so it may be changed twice in one tick. And a write sets them when it begins, so a read within a
-long write sees the new times with old bytes. So a file that was changed just now is left alone
-until it has rested for a moment. What remains is a single write call that lasts longer than that.
+so it may be changed twice in one tick: a file that was changed just now is left to rest. And a
+write call sets the times when it begins, so while one is at work a file has the new times and old
+bytes: asking where the data lies (SEEK_DATA) waits for the lock that such a call holds, in ext4,
+btrfs, tmpfs and overlayfs (in XFS the read itself does). Elsewhere a single write call that lasts
+longer than the rest may still be seen in the middle.
 """
 
 import os
@@ -17,8 +19,10 @@ STEP_BYTES = 4 << 20
 """How much of a large file the kernel is asked for at once, one such step ahead. Large requests
 keep the disk as busy as a reader in order does, and not each Load pays for asking."""
 
-RESTED_NS = 40_000_000
-"""The age of the last change from which on a file is read: four ticks at 100 Hz."""
+RESTED_NS = 20_000_000
+"""The age of the last change from which on a file is read: two ticks at 100 Hz."""
+
+_WRITING_NS = 10_000_000_000  # no write call is expected to last longer
 
 
 class MovingError(Exception):
@@ -43,7 +47,7 @@ def read_version(fd: int, view: memoryview, start: int, wanted: Identity | None)
         return before
     if start + len(view) > before.size:
         raise MovingError
-    _let_rest(before)
+    _let_writers_end(fd, start, before)
     if _fill(fd, view, start) < len(view) or identity(os.fstat(fd)) != before:
         raise MovingError
     return before
@@ -62,10 +66,13 @@ def read_ahead(fd: int, start: int, length: int, size: int) -> None:
             os.posix_fadvise(fd, start, 2 * STEP_BYTES - behind, os.POSIX_FADV_WILLNEED)
 
 
-def _let_rest(version: Identity) -> None:
+def _let_writers_end(fd: int, start: int, version: Identity) -> None:
     age = time.time_ns() - version.ctime_ns
     if 0 <= age < RESTED_NS:
         time.sleep((RESTED_NS - age) / 1e9)
+    if age < _WRITING_NS:
+        with suppress(OSError):  # a hole, or a file system that does not know
+            os.lseek(fd, start, os.SEEK_DATA)
 
 
 def _fill(fd: int, view: memoryview, start: int) -> int:

@@ -1,0 +1,173 @@
+"""The parser by itself: what a head means, what is refused, and what is remembered of lines."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flashpy.http import request
+from flashpy.http.request import Request, RequestParser
+from flashpy.http.status import Refusal
+
+
+def parse(*fields: bytes, line: bytes = b"GET / HTTP/1.1", parser: RequestParser | None = None) -> Request:
+    return (parser or RequestParser(8192, 100)).parse([line, *fields, b"", b""])
+
+
+def status(*fields: bytes, line: bytes = b"GET / HTTP/1.1", parser: RequestParser | None = None) -> int:
+    try:
+        parse(*fields, line=line, parser=parser)
+    except Refusal as refusal:
+        return refusal.status
+    return 0
+
+
+def test_a_plain_request() -> None:
+    found = parse(b"Host: example.com:8080", line=b"HEAD /a?b HTTP/1.1")
+    assert (found.line.method, found.line.target, found.line.minor) == (b"HEAD", b"/a?b", 1)
+    assert found.host == b"example.com:8080"
+    assert found.keeps
+    assert found.special is None
+    assert (found.line.quoted, found.referer, found.agent) == (b'"HEAD /a?b HTTP/1.1"', b'"-"', b' "-"\n')
+
+
+def test_log_fields_are_made_harmless() -> None:
+    found = parse(b"Host: x", b'Referer: http://a/"b\\c', b"User-Agent: \xe4\tz")
+    assert found.referer == b'"http://a/\\x22b\\x5cc"'
+    assert found.agent == b' "\\xe4\\x09z"\n'
+
+
+@pytest.mark.parametrize(
+    ("minor", "fields", "keeps"),
+    [
+        (1, [], True),
+        (1, [b"close"], False),
+        (1, [b"CLOSE"], False),
+        (1, [b"keep-alive"], True),
+        (1, [b"keep-alive, close"], False),
+        (1, [b"keep-alive", b"close"], False),
+        (1, [b"x , \tclose,"], False),
+        (1, [b"closed"], True),
+        (0, [], False),
+        (0, [b"keep-alive"], True),
+        (0, [b"Keep-Alive, x"], True),
+        (0, [b"close, keep-alive"], False),
+        (0, [b"x"], False),
+    ],
+)
+def test_keep_alive(minor: int, fields: list[bytes], keeps: bool) -> None:
+    lines = [b"Connection: " + value for value in fields]
+    assert parse(b"Host: x", *lines, line=b"GET / HTTP/1.%d" % minor).keeps is keeps
+
+
+@pytest.mark.parametrize(
+    ("expected", "fields"),
+    [
+        (400, []),
+        (400, [b"Host: x", b"Host: x"]),
+        (400, [b"Host: x", b"hOST: y"]),
+        (400, [b"Host: x", b"Content-Length: 1", b"Transfer-Encoding: chunked"]),
+        (400, [b"Host: x", b"Content-Length: 1", b"Content-Length: 1"]),
+        (400, [b"Host: x", b"Content-Length: +1"]),
+        (400, [b"Host: x", b"Content-Length: "]),
+        (400, [b"Host: x", b"Content-Length: 1, 1"]),
+        (400, [b"Host: x", b"Content-Length: \xb2"]),
+        (413, [b"Host: x", b"Content-Length: 1" + b"0" * 18]),
+        (400, [b"Host: x", b"Transfer-Encoding: gzip"]),
+        (400, [b"Host: x", b"Transfer-Encoding: chunked, chunked"]),
+        (501, [b"Host: x", b"Transfer-Encoding: gzip, chunked"]),
+        (417, [b"Host: x", b"Expect: more"]),
+        (400, [b"Host : x"]),
+        (400, [b"Host: x", b" folded"]),
+        (400, [b"Host: x", b"no colon"]),
+        (400, [b"Host: x", b": no name"]),
+        (400, [b"Host: x", b"a: b\nc: d"]),
+        (400, [b"Host: x", b"a: b\rc"]),
+        (400, [b"Host: x", b"a: \x00"]),
+    ],
+)
+def test_refused(expected: int, fields: list[bytes]) -> None:
+    assert status(*fields) == expected
+    # A parser that knows the good lines by heart says the same.
+    parser = RequestParser(8192, 100)
+    for _ in range(3):
+        assert status(b"Host: x", b"a: z", b"Content-Length: 1", parser=parser) == 0
+        assert status(*fields, parser=parser) == expected
+
+
+GOOD = st.sampled_from([b"Accept: */*", b"X-Request-ID: 7", b"Cookie: a=b", b"A: "])
+
+
+@given(GOOD, st.integers(0, 20), st.sampled_from([b"", b"\x00", b"\n", b"\r", b" ", b"x", b"(", b"\x7f"]))
+def test_a_line_of_a_known_name_is_judged_as_if_it_were_new(good: bytes, place: int, damage: bytes) -> None:
+    parser = RequestParser(8192, 100)
+    for _ in range(3):
+        assert status(b"Host: x", good, parser=parser) == 0
+    damaged = good[:place] + damage + good[place + 1 :]
+    assert status(b"Host: x", damaged, parser=parser) == status(b"Host: x", damaged)
+
+
+@pytest.mark.parametrize("line", [b"Accept", b"Acceptx", b"Accept ", b"Accep:", b"Accept\t: x"])
+def test_a_known_name_without_its_colon(line: bytes) -> None:
+    parser = RequestParser(8192, 100)
+    assert status(b"Host: x", b"Accept: */*", parser=parser) == 0
+    assert status(b"Host: x", line, parser=parser) == status(b"Host: x", line)
+
+
+def test_conditions_are_joined_in_order() -> None:
+    found = parse(b"Host: x", b'If-None-Match: "a"', b"Range: bytes=0-1", b'if-none-match: "b"')
+    assert found.special is not None
+    assert found.special.conditions == {b"if-none-match": b'"a", "b"', b"range": b"bytes=0-1"}
+
+
+def test_body_and_expectation() -> None:
+    found = parse(b"Host: x", b"Content-Length: 007", b"Expect: 100-Continue").special
+    assert found is not None
+    assert (found.length, found.expects) == (7, True)
+    old = parse(b"Expect: 100-continue", line=b"GET / HTTP/1.0").special
+    assert old is not None
+    assert not old.expects
+    chunked = parse(b"Host: x", b"Transfer-Encoding: Chunked").special
+    assert chunked is not None
+    assert chunked.length == -1
+    assert status(b"Transfer-Encoding: chunked", line=b"GET / HTTP/1.0") == 400
+
+
+def test_limits() -> None:
+    parser = RequestParser(40, 3)
+    assert status(b"Host: x", b"a: b", b"c: d", parser=parser) == 0
+    assert status(b"Host: x", b"a: b", b"c: d", b"e: f", parser=parser) == 431
+    line = b"GET /" + b"a" * (40 - 14) + b" HTTP/1.1"
+    assert len(line) == 40
+    assert status(b"Host: x", line=line, parser=parser) == 0
+    assert status(b"Host: x", line=line.replace(b"/", b"/a"), parser=parser) == 414
+
+
+def test_what_is_remembered_is_what_was_said() -> None:
+    parser = RequestParser(8192, 100)
+    first = parse(b"Host: x", b"Accept: a", parser=parser)
+    second = parse(b"Host: x", b"Accept: a", parser=parser)
+    assert (first.familiar, second.familiar) == (False, True)
+    assert second.line is first.line
+    assert parse(b"Host: x", b"Accept: b", parser=parser).familiar is False
+
+
+def test_memory_is_bounded_under_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request, "_REMEMBERED", 50)
+    monkeypatch.setattr(request, "_NEW", 20)
+    parser = RequestParser(8192, 100)
+    for n in range(1000):
+        found = parse(b"Host: h%d" % (n % 300), b"X-%d: %d" % (n, n), line=b"GET /%d HTTP/1.1" % n, parser=parser)
+        assert found.line.target == b"/%d" % n
+        assert found.host == b"h%d" % (n % 300)
+        tables = [value for value in vars(parser).values() if isinstance(value, dict | set)]
+        assert len(tables) >= 3
+        assert all(len(table) <= 50 for table in tables)
+
+
+def test_forgetting_loses_nothing_but_time() -> None:
+    parser = RequestParser(8192, 100)
+    line = parse(b"Host: x", parser=parser).line
+    line.replies[b"x"] = "reply"
+    parser.forget()
+    assert line.replies == {}
+    assert parse(b"Host: x", parser=parser).line is not line
