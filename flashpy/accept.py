@@ -62,23 +62,31 @@ class Acceptor:
         self._listeners.clear()
 
     def tick(self) -> None:
-        """Listen again when there is room again."""
-        if self._resting and self._listeners and self._has_room() and self._service.loop.now > self._out_of_descriptors:
+        """Listen again when there is room again, or could be: a newcomer takes the place of one who became idle."""
+        now = self._service.loop.now
+        may = self._resting and self._listeners and now > self._out_of_descriptors
+        if may and (self._has_room() or self._longest_idle(now)):
             self.open()
 
     def _has_room(self) -> bool:
-        return len(self._service.connections) < self._service.limits.connections
+        return self._room() > 0
+
+    def _room(self) -> int:
+        return self._service.limits.connections - len(self._service.connections)
 
     def _handler(self, sock: socket.socket, lane: Lane) -> Handler:
         def accept(_mask: int) -> None:
-            for _ in range(ACCEPTS_PER_TURN):
-                if not (self._has_room() or self._make_room()) or not self._accept(sock, lane):
+            room = min(self._room(), ACCEPTS_PER_TURN)
+            if room <= 0 and self._make_room():
+                room = 1  # the one who knocked: whether there is another is not known, and nobody goes for nobody
+            for taken in range(room):
+                if not self._accept(sock, lane, knocked=not taken):
                     return
 
         return accept
 
-    def _accept(self, sock: socket.socket, lane: Lane) -> bool:
-        """One newcomer; False when there is none or no descriptor for one."""
+    def _accept(self, sock: socket.socket, lane: Lane, *, knocked: bool) -> bool:
+        """One newcomer, who `knocked` if there is one for certain; False when there is none, or no descriptor."""
         service = self._service
         try:
             fd, address = sock._accept()  # type: ignore[attr-defined]
@@ -86,14 +94,18 @@ class Acceptor:
             return False
         except OSError as problem:
             if problem.errno in _NO_ROOM:
-                self._run_out(problem)
+                if knocked:  # without a descriptor to spare accept fails before it looks whether anybody is there
+                    self._run_out(problem)
                 return False
             return True  # the newcomer went away again
         service.counts.accepted += 1
         client = socket.SocketType(_ANY_FAMILY, _STREAM, 0, fd)
         connection = Connection(service, lane, client, "unix:" if lane.local else address[0])
         service.connections[fd] = connection
-        connection.start()
+        try:
+            connection.start()
+        except Exception as problem:  # the event is the listener's, but the loss is the client's
+            connection.fail(problem)
         return True
 
     def _run_out(self, problem: OSError) -> None:

@@ -14,13 +14,12 @@ from typing import Any, Final
 
 from flashpy import accesslog
 from flashpy.answer import Wanted
-from flashpy.cache.memo import remember
 from flashpy.cache.pathnames import Entry
 from flashpy.helperpool import QueueFull, Trouble
 from flashpy.http import framing
 from flashpy.http.accesstext import quote
 from flashpy.http.body import Body
-from flashpy.http.request import Request, Special
+from flashpy.http.request import Gist, Request, Special
 from flashpy.http.response import CLOSE, KEEP, KEEP_OLD, Reply, refusal
 from flashpy.http.status import Refusal
 from flashpy.http.target import parse_target
@@ -33,12 +32,13 @@ from flashpy.tasks import Waiter
 READING, WAITING, SENDING, LINGERING, CLOSED = range(5)
 RECEIVE = 16384
 MEMO_HEAD = 4096
-HOSTS_OF_A_LINE = 16
 LINGER_SECONDS = 5.0
 LINGER_BYTES = 1 << 20
 PARTING_SECONDS = 1.0
 CLIENT_GONE = 499  # nginx's number for a client that did not wait; in the log only
 _NOW = socket.MSG_DONTWAIT
+# A last reply waits for the FIN that follows in the same turn: one segment and one wakeup of the client less.
+_FLAGS: Final = (_NOW, _NOW, _NOW | socket.MSG_MORE)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -48,13 +48,16 @@ class Connection:
     __slots__ = (
         "_body",
         "_buffer",
+        "_familiar",
         "_fd",
+        "_gist",
         "_head",
         "_lane",
         "_lingered",
         "_memo",
         "_outgoing",
         "_recv",
+        "_repeats",
         "_reply",
         "_request",
         "_send",
@@ -88,6 +91,8 @@ class Connection:
         self._buffer = b""
         self._head = b""
         self._request: Request | None = None
+        self._gist: Gist = ()
+        self._familiar = self._repeats = False
         self._reply: Reply | None = None
         self._outgoing: Outgoing | None = None
         self._waiter: Waiter | None = None
@@ -118,7 +123,9 @@ class Connection:
         if found is not None and not self._buffer and self._body is None:
             reply, rest, size = found
             now = service.loop.now
-            if (now <= reply.entry.fresh_until or service.usable(reply.entry)) and (self.served < service.kept_requests):
+            if (now <= reply.entry.fresh_until or service.usable(reply.entry)) and (
+                self.served < service.kept_requests
+            ):
                 self.served += 1
                 self._since = now
                 try:
@@ -128,7 +135,8 @@ class Connection:
                 if sent == size:
                     service.answered.append((self, rest, reply))
                     return
-                self._memo_fell_short(data, reply, sent)
+                self._gist = self._lane.parser.read(data.split(b"\r\n"))
+                self._fell_short(reply, KEEP, sent)
                 return
         if not data:
             self._end_of_input()
@@ -140,25 +148,34 @@ class Connection:
             self._read_first(data)
 
     def _read_first(self, data: bytes) -> None:
-        """Bytes that begin a request: mostly they are exactly one head."""
-        lines = data.split(b"\r\n")
-        if not lines[-1] and 0 < lines.index(b"") == len(lines) - 2 and len(data) <= self._service.limits.header_bytes:
+        """Bytes that begin a request: mostly they are exactly one head, and what matters of it was answered before."""
+        lane, service = self._lane, self._service
+        if data.endswith(b"\r\n\r\n") and len(data) <= service.limits.header_bytes:
+            parser = lane.parser
+            learned = parser.memory.learned
             try:
-                self._take_request(data, lines)
-            except Refusal as problem:
-                self._refuse(problem)
-            if self._watched != self.state:
-                self._proceed()
-            return
+                gist = parser.read(data.split(b"\r\n"))
+            except Refusal:
+                gist = ()  # which of several heads it is, the long way finds out
+            known = lane.gists.get(gist)
+            if known is not None and self.served < service.kept_requests:
+                reply, rest, kind = known
+                if self._since <= reply.entry.fresh_until or service.usable(reply.entry):
+                    self._gist = gist
+                    self.served += 1
+                    service.counts.hits += 1
+                    self._send_short(reply, rest, kind, data if parser.memory.learned == learned else None)
+                    if self._watched != self.state:
+                        self._proceed()
+                    return
         self._buffer = data
         self._proceed()
 
-    def _memo_fell_short(self, head: bytes, reply: Reply, sent: int) -> None:
-        """The socket did not take all of a memoised reply: go on as for any other reply."""
-        self._head = head
-        self._request = self._lane.parser.parse(head.split(b"\r\n"))
+    def _fell_short(self, reply: Reply, kind: int, sent: int) -> None:
+        """The socket did not take all of a remembered reply: go on as for any other."""
+        self._request, _ = self._lane.parser.request(self._gist)
         self._reply = reply
-        self._tail = KEEP
+        self._tail = kind
         self._dispatch_rest(reply, sent)
         self._watch()
 
@@ -192,32 +209,26 @@ class Connection:
             self._head = buffer
             framing.check_partial(buffer, limits.request_line, limits.header_bytes)
             return False
-        head = buffer[:end]
+        self._head = head = buffer[:end]
         self._buffer = buffer[end:]
-        self._take_request(head, head.split(b"\r\n"))
+        self._take_request(head)
         return True
 
-    def _take_request(self, head: bytes, lines: list[bytes]) -> None:
-        """Parse a head; drop its body first when there is one, then decide."""
-        service = self._service
+    def _take_request(self, head: bytes) -> None:
+        """Parse a head; drop its body first when there is one, then decide. Raises Refusal."""
+        parser = self._lane.parser
+        learned = parser.memory.learned
         self._request = None
-        self._head = head
-        self._request = request = self._lane.parser.parse(lines)
+        self._gist = parser.read(head.split(b"\r\n"))
+        self._request, self._familiar = parser.request(self._gist)
+        self._repeats = self._familiar and parser.memory.learned == learned
         self.served += 1
         self._tries = 0
-        special = request.special
-        if special is None:
-            reply = request.line.replies.get(request.host)
-            if reply is not None:
-                entry = reply.entry
-                if service.loop.now <= entry.fresh_until or service.usable(entry):
-                    service.counts.hits += 1
-                    self._respond_short(request, reply)
-                    return
-        elif special.length or special.expects:
-            self._expect_body(request, special)
-            return
-        self._decide(None)
+        special = self._request.special
+        if special is not None and (special.length or special.expects):
+            self._expect_body(self._request, special)
+        else:
+            self._decide(None)
 
     def _expect_body(self, request: Request, special: Special) -> None:
         limit = self._service.limits.body
@@ -226,7 +237,7 @@ class Connection:
         if special.expects and special.length:
             if request.line.method not in (b"GET", b"HEAD", b"OPTIONS"):
                 # The client may send its body or not, so this connection's next request could not be found.
-                request.keeps = False
+                self.served = max(self.served, self._service.kept_requests + 1)
                 self._decide(None)
                 return
             self._say_continue()
@@ -328,42 +339,34 @@ class Connection:
     def _respond(self, reply: Reply) -> None:
         request = self._request
         assert request is not None
-        if reply.lasting and request.special is None:
-            line = request.line
-            line.sights += 1
-            if line.sights > 1 and len(line.replies) < HOSTS_OF_A_LINE:
-                remember(line.replies, request.host, reply, reply.entry)
-            self._respond_short(request, reply)
-        else:
-            self._tail = self._choose_tail(request.keeps)
+        self._tail = self._choose_tail(request.keeps)
+        if not reply.lasting or request.special is not None:
             self._send_reply(reply)
+            return
+        rest = accesslog.rest(request, reply.said)
+        if self._familiar:
+            self._lane.gists.put(self._gist, (reply, rest, self._tail), reply.entry, len(rest))
+        self._send_short(reply, rest, self._tail, self._head if self._repeats else None)
 
-    def _respond_short(self, request: Request, reply: Reply) -> None:
-        """Send a lasting reply: one system call, one record for the log, and the head is offered to the memo."""
+    def _send_short(self, reply: Reply, rest: bytes, kind: int, head: bytes | None) -> None:
+        """Send a lasting reply: one system call and one record for the log; a familiar `head` is given to the memo."""
         service = self._service
-        self._tail = kind = (
-            KEEP
-            if request.keeps and request.line.minor and self.served <= service.kept_requests
-            else self._choose_tail(request.keeps)
-        )
         tail = service.tails[kind]
         try:
-            sent = self._send((reply.head, tail, reply.body), (), _NOW)
+            sent = self._send((reply.head, tail, reply.body), (), _FLAGS[kind])
         except OSError:
             sent = 0  # full or gone: the long way finds out which
         if sent != reply.size + len(tail):
-            self._reply = reply
-            self._dispatch_rest(reply, sent)
+            self._fell_short(reply, kind, sent)
             return
-        rest = accesslog.rest(request, reply.said)
         service.counts.parsed += 1
         service.answered.append((self, rest, reply))
         self._request = None
         if kind == KEEP:
             self._since = service.loop.now
             self.state = READING
-            if request.familiar and len(self._head) <= MEMO_HEAD:
-                self._lane.heads.put(self._head, (reply, rest, sent), reply.entry, len(rest))
+            if head and len(head) <= MEMO_HEAD:
+                self._lane.heads.put(head, (reply, rest, sent), reply.entry, len(head) + len(rest))
         elif kind == CLOSE:
             self._leave()
 
@@ -384,7 +387,7 @@ class Connection:
             return
         tail = self._service.tails[self._tail]
         try:
-            sent = self._send((reply.head, tail, reply.body), (), _NOW)
+            sent = self._send((reply.head, tail, reply.body), (), _FLAGS[self._tail])
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -587,7 +590,9 @@ class Connection:
                 return limits.header_timeout
             if self._body is not None:
                 return limits.send_timeout
-            return PARTING_SECONDS if self._service.draining else limits.idle_timeout
+            if self._service.draining:  # counted from its beginning: a request may have set out just before
+                return PARTING_SECONDS + max(0.0, self._service.drain_began - self._since)
+            return limits.idle_timeout
         return limits.send_timeout if self.state == SENDING else _PATIENCE[self.state]
 
     def idle_for(self, now: float) -> float:

@@ -5,8 +5,8 @@ descriptor. `min` are kept, more are hired while jobs wait, up to `max`, and let
 its job back. One that is stuck at a job for `timeout` is written off: it may be replaced, but the block that it was to
 fill stays reserved until it has answered or is gone, because it may still wake and write.
 
-The pool knows jobs and blocks, neither caches nor connections: `settle` turns an answer into what the waiters get in hand,
-`reserve` and `abandon` keep the blocks. An implementation that does the job in the loop could stand here (SPED).
+The pool knows jobs and blocks, neither caches nor connections: `settle` turns an answer into what the waiters get in
+hand, `reserve` and `abandon` keep the blocks. An implementation that does the job in the loop could stand here (SPED).
 """
 
 import socket
@@ -94,10 +94,17 @@ class HelperPool:
         self._idle: list[Helper] = []
         self._tasks: dict[Any, Task] = {}
         self._lines = Lines(most if roots < 2 else max(1, most // 2))
+        # What every root may let wait, so that one that hangs does not have the others turned away.
+        self._part = max(1, queue // max(1, roots))
         self._checks: deque[Task] = deque()
         self._ids = count(1)
         self._spawn_after = 0.0
         self._spawn_failures = 0
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds of this turn."""
+        return self._loop.now
 
     def start(self) -> None:
         """Hire the least number of helpers."""
@@ -130,7 +137,7 @@ class HelperPool:
             self.joined += 1
             under_way.waiters.append(waiter)
             return waiter
-        if len(self._lines) >= self._queue and not must:
+        if len(self._lines) >= self._queue and self._lines.waiting(job.root) >= self._part and not must:
             self.refused += 1
             raise QueueFull
         task.waiters.append(waiter)
@@ -146,6 +153,8 @@ class HelperPool:
 
     def dispatch(self) -> None:
         """Hand out what can be handed out, and hire when jobs wait."""
+        if self._checks:  # first: they need no memory, of which there may be none for the others
+            self._dispatch_checks()
         lines = self._lines
         while self._idle and lines:
             task = lines.take()
@@ -158,8 +167,6 @@ class HelperPool:
                 return
         if lines:
             self._hire_for(lines.eligible())
-        if self._checks:
-            self._dispatch_checks()
 
     def _dispatch_checks(self) -> None:
         checkers = [helper for helper in self._helpers if helper.checks]
@@ -168,9 +175,9 @@ class HelperPool:
                 self._hand(helper, self._checks.popleft())
         late = self._loop.now - CHECK_PATIENCE
         starting = any(not helper.greeted for helper in checkers)
-        if self._checks and not starting and len(checkers) < self._most:
-            if all(helper.task is not None and helper.task.handed < late for helper in checkers):
-                self._hire(checks=True)
+        busy = all(helper.task is not None and helper.task.handed < late for helper in checkers)
+        if self._checks and busy and not starting and len(checkers) < self._most:
+            self._hire(checks=True)
 
     def _hand(self, helper: Helper, task: Task) -> bool:
         """Give the task to the helper; False when there is no block for it."""
@@ -187,6 +194,7 @@ class HelperPool:
             self._lines.hold(task.job.root)
         self.jobs += 1
         if not self._tell(helper, task):
+            task.attempts -= 1  # the helper was gone before: that says nothing against the job
             self._lose(helper)
         return True
 
@@ -300,9 +308,8 @@ class HelperPool:
                 self._lose(helper)
             elif helper.task is not None and now - helper.task.handed > self._timeout:
                 self._write_off(helper, helper.task)
-            elif helper.idle and now - helper.since > IDLE_SECONDS:
-                if helper.checks or self._working() > self._least:
-                    self._dismiss(helper)
+            elif helper.idle and now - helper.since > IDLE_SECONDS and self._spare(helper):
+                self._dismiss(helper)
         for task in list(self._tasks.values()):
             late = task.resume_older(now - self._timeout, Trouble(504, "a helper took too long"))
             if late and not task.waiters and task in self._lines:
@@ -311,6 +318,9 @@ class HelperPool:
         if self._working() < self._least:
             self.start()
         self.dispatch()
+
+    def _spare(self, helper: Helper) -> bool:
+        return helper.checks or self._working() > self._least
 
     def _write_off(self, helper: Helper, task: Task) -> None:
         """Give the helper up; those who came later than its timeout get another try."""
@@ -345,7 +355,11 @@ class HelperPool:
         """Ask the spawner for a helper; False when that is not possible now."""
         if self._loop.now < self._spawn_after:
             return False
-        ours, theirs = channel.pair()
+        try:
+            ours, theirs = channel.pair()
+        except OSError:  # no descriptor is free: those who are here do the work
+            self._spawn_failed()
+            return False
         try:
             sent = channel.send(self._spawner, b"H", (theirs.fileno(), self._memory_fd))
         except OSError:
@@ -362,4 +376,4 @@ class HelperPool:
 
     def _spawn_failed(self) -> None:
         self._spawn_failures += 1
-        self._spawn_after = self._loop.now + min(5.0, 0.05 * 2.0**self._spawn_failures)
+        self._spawn_after = self._loop.now + min(5.0, 0.05 * 2.0 ** min(self._spawn_failures, 10))

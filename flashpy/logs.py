@@ -44,6 +44,7 @@ class Log:
         self.dropped = 0
         self.errors = 0
         self._socket = sock
+        self._pid = os.getpid()  # each process makes its own
         self._least = LEVELS[level]
         self._access: list[bytes] = []
         self._access_bytes = 0
@@ -82,7 +83,7 @@ class Log:
         if LEVELS[level] < self._least:
             return
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-        line = f"{stamp} [{os.getpid()}] [{level}] {escape(text)}\n".encode("ascii")
+        line = f"{stamp} [{self._pid}] [{level}] {escape(text)}\n".encode("ascii")
         if self._socket is None:
             sys.stderr.write(line.decode("ascii"))
             return

@@ -83,10 +83,11 @@ class Loop:
 
     def run(self) -> None:
         """Turn until `stop`."""
-        poll, handlers = self._poll.poll, self._handlers
+        poll, handlers, timers, clock = self._poll.poll, self._handlers, self._timers, time.monotonic
         while not self.stopped:
-            ready = poll(self._patience(), _EVENTS_PER_TURN)
-            self.now = time.monotonic()
+            patience = timers[0][0] - self.now if timers else _LONGEST_WAIT
+            ready = poll(patience if patience > 0.0 else 0.0, _EVENTS_PER_TURN)
+            self.now = now = clock()
             for fd, mask in ready:
                 handler = handlers.get(fd)
                 if handler is not None:
@@ -94,21 +95,20 @@ class Loop:
                         handler(mask)
                     except Exception as problem:
                         self.on_error(fd, problem)
-            self._finish_turn()
+            if timers and timers[0][0] <= now:
+                self._run_timers()
+            for hook in self._hooks:
+                try:
+                    hook()
+                except Exception as problem:
+                    self.on_error(-1, problem)
+            if self._closing:
+                self._close_discarded()
 
-    def _finish_turn(self) -> None:
-        timers = self._timers
-        if timers and timers[0][0] <= self.now:
-            self._run_timers()
-        for hook in self._hooks:
-            try:
-                hook()
-            except Exception as problem:
-                self.on_error(-1, problem)
-        if self._closing:
-            for resource in self._closing:
-                resource.close()
-            self._closing.clear()
+    def _close_discarded(self) -> None:
+        closing, self._closing = self._closing, []
+        for resource in closing:
+            resource.close()
 
     def _run_timers(self) -> None:
         timers, now = self._timers, self.now
@@ -117,8 +117,3 @@ class Loop:
                 heapq.heappop(timers)[2]()
             except Exception as problem:
                 self.on_error(-1, problem)
-
-    def _patience(self) -> float:
-        if not self._timers:
-            return _LONGEST_WAIT
-        return min(_LONGEST_WAIT, max(0.0, self._timers[0][0] - self.now))

@@ -84,11 +84,12 @@ class Outgoing:
         """
         budget = TURN_BYTES
         while self._views or self._segments:
-            if self._segments and (not self._views or not self.sent) and not self._next_view():
-                if self.trouble is not None:
-                    return BROKEN
-                self._resume = resume
-                return BLOCKED
+            while self._segments and (not self._views or (self._pinned is None and not self.sent)):
+                if not self._next_view():
+                    if self.trouble is not None:
+                        return BROKEN
+                    self._resume = resume
+                    return BLOCKED
             if budget <= 0:
                 return FULL
             try:

@@ -15,7 +15,7 @@ from flashpy.config import Limits
 from flashpy.content import Content
 from flashpy.helperpool import HelperPool
 from flashpy.http.dates import format_date
-from flashpy.http.request import RequestParser
+from flashpy.http.request import Gist, RequestParser
 from flashpy.http.response import Reply, last_fields
 from flashpy.logs import Log
 from flashpy.loop import Loop
@@ -27,20 +27,22 @@ Remembered = tuple[Reply, bytes, int]
 class Lane:
     """The memory of one listener: what is answered on one is never answered on another.
 
-    `heads`: head bytes -> (reply, rest of the log line, bytes to send). The parser's lines: Host -> reply.
+    `heads`: head bytes -> (reply, rest of the log line, bytes to send). `gists`: what matters of a head -> (reply, rest
+    of the log line, which last fields).
     """
 
-    __slots__ = ("heads", "local", "parser")
+    __slots__ = ("gists", "heads", "local", "parser")
 
     def __init__(self, limits: Limits, *, local: bool) -> None:
-        self.heads: Memo[Remembered] = Memo()
+        self.heads: Memo[bytes, Remembered] = Memo()
+        self.gists: Memo[Gist, Remembered] = Memo()
         self.parser = RequestParser(limits.request_line, limits.header_fields)
         self.local = local
 
     def forget(self) -> None:
         """Answer nothing from memory (draining)."""
         self.heads.clear()
-        self.parser.forget()
+        self.gists.clear()
 
 
 class Counts:
@@ -96,18 +98,15 @@ class Service:
         self.connections: dict[int, Any] = {}
         self.answered: list[tuple[Any, bytes, Reply]] = []
         self.draining = False
+        self.drain_began = 0.0
         self._access = access
-        self._next_second = 0.0
         self.read_clock()
 
     def read_clock(self) -> None:
-        """Renew what is said of the time when a second is over; called in every turn."""
-        wall = time.time()
-        if wall < self._next_second and self._next_second - wall <= 1.0:
-            return
-        self.wall = wall
-        second = int(wall)
-        self._next_second = second + 1.0
+        """Renew what is said of the time: once a second, when `next_second` (monotonic) has come."""
+        self.wall = time.time()
+        second = int(self.wall)
+        self.next_second = time.monotonic() + (second + 1 - self.wall)
         self.tails = last_fields(format_date(second))
         self.tail = self.tails[0]
         self.stamp = accesslog.stamp(second)
@@ -130,8 +129,6 @@ class Service:
     def settle_answered(self) -> None:
         """Count and log what was answered the short way in this turn: in one go, so a hit itself pays one append."""
         answered, counts = self.answered, self.counts
-        if not answered:
-            return
         counts.requests += len(answered)
         counts.short += len(answered)
         counts.statuses[2] += len(answered)
@@ -144,4 +141,5 @@ class Service:
     def drain(self) -> None:
         """Every reply from now on is its connection's last."""
         self.draining = True
+        self.drain_began = self.loop.now
         self.kept_requests = 0

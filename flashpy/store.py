@@ -21,6 +21,22 @@ _TROUBLE = {
     wire.BUSY: Trouble(503, "a helper has no descriptors or memory left"),
 }
 
+LATE_SECONDS = 1.0
+ROUNDS = 5
+"""Checks of one root under way at a time: one of many files, and when that is late, of single ones."""
+
+
+class Round:
+    """A check under way for these entries of a root, `since` when (monotonic seconds)."""
+
+    __slots__ = ("entries", "late", "root", "since")
+
+    def __init__(self, root: int, entries: list[Entry], since: float) -> None:
+        self.root = root
+        self.entries = entries
+        self.since = since
+        self.late = False
+
 
 class HelperStore:
     """Keeps the answers of helpers in the caches (the Store of `helperpool`)."""
@@ -37,9 +53,10 @@ class HelperStore:
         self._pathnames = pathnames
         self._wall = wall
         self._report = report
-        self._brought: list[Chunk] = []
+        self.brought: list[Chunk] = []
         self._listed: dict[int, list[Entry]] = {}
-        self._checking: dict[int, list[Entry]] = {}
+        self._alone: dict[int, list[Entry]] = {}
+        self._rounds: dict[int, Round] = {}
         self.reserve = chunks.reserve
         self.abandon = chunks.abandon
 
@@ -101,7 +118,7 @@ class HelperStore:
             chunk = known
         else:
             chunk = self._chunks.commit(key, block, filled)
-        self._brought.append(chunk)
+        self.brought.append(chunk)
         return chunk
 
     def _drop(self, block: int | None) -> None:
@@ -117,21 +134,40 @@ class HelperStore:
 
     def end_turn(self) -> None:
         """Unpin what this turn brought."""
-        for chunk in self._brought:
+        for chunk in self.brought:
             self._chunks.unpin(chunk)
-        self._brought.clear()
+        self.brought.clear()
 
     # Revalidation: entries that were served beyond their freshness go to a helper, one job for each root at a time.
+    # When that one is late, maybe because one of its files hangs, the others shall not grow old with it: they go
+    # one by one.
 
     def check_stale(self, pool: HelperPool) -> None:
-        """Send the entries that were listed, as one job for each root that has none under way."""
-        if self._pathnames.has_stale:
-            for entry in self._pathnames.take_stale():
-                self._listed.setdefault(entry.key[0], []).append(entry)
-        for root in [root for root in self._listed if root not in self._checking]:
-            self._send_check(root, pool)
+        """Send the entries that were listed, and those of rounds that are late. Several times a second."""
+        for entry in self._pathnames.take_stale():
+            self._listed.setdefault(entry.key[0], []).append(entry)
+        for overdue in self._rounds.values():
+            if not overdue.late and pool.now - overdue.since > LATE_SECONDS:
+                overdue.late = True
+                if len(overdue.entries) > 1:
+                    self._alone.setdefault(overdue.root, []).extend(overdue.entries)
+        for root in list(self._alone):
+            self._send_alone(root, pool)
+        for root in list(self._listed):
+            under_way = [one for one in self._rounds.values() if one.root == root]
+            if len(under_way) < ROUNDS and all(one.late for one in under_way):
+                self._send_listed(root, pool)
 
-    def _send_check(self, root: int, pool: HelperPool) -> None:
+    def _send_alone(self, root: int, pool: HelperPool) -> None:
+        waiting = self._alone[root]
+        while waiting and sum(one.root == root for one in self._rounds.values()) < ROUNDS:
+            entry = waiting.pop()
+            if self._pathnames.is_current(entry):
+                self._send([entry], pool)
+        if not waiting:
+            del self._alone[root]
+
+    def _send_listed(self, root: int, pool: HelperPool) -> None:
         waiting = self._listed.pop(root)
         batch: list[Entry] = []
         room = wire.CHECK_BYTES
@@ -143,21 +179,23 @@ class HelperStore:
         if waiting:
             self._listed[root] = waiting
         if batch:
-            self._checking[root] = batch
-            self.revalidations += 1
-            pool.check(wire.Check(0, root, tuple((entry.key[1], entry.outcome) for entry in batch)))
+            self._send(batch, pool)
+
+    def _send(self, entries: list[Entry], pool: HelperPool) -> None:
+        self.revalidations += 1
+        root, number = entries[0].key[0], self.revalidations
+        self._rounds[number] = Round(root, entries, pool.now)
+        pool.check(wire.Check(number, root, tuple((entry.key[1], entry.outcome) for entry in entries)))
 
     def _settle_check(self, job: wire.Check, answer: wire.Answer, handed: float) -> None:
-        batch = self._checking.pop(job.root)
-        if not isinstance(answer, wire.Changed):
-            for entry in batch:
+        entries = self._rounds.pop(job.id).entries
+        changed = set(answer.positions) if isinstance(answer, wire.Changed) else None
+        for position, entry in enumerate(entries):
+            if changed is None:
                 self._pathnames.relist(entry)
-            return
-        changed = set(answer.positions)
-        for position, entry in enumerate(batch):
-            if not self._pathnames.is_current(entry):
+            elif not self._pathnames.is_current(entry):
                 continue
-            if position in changed:
+            elif position in changed:
                 self._pathnames.drop(entry.key)
-            else:
+            elif handed > entry.checked:
                 self._pathnames.renew(entry, handed)

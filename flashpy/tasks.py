@@ -1,7 +1,8 @@
 """WORKER: jobs on their way to the helpers: joined, and lined up by root.
 
-A task is one job and all who wait for it: identical jobs are joined (Flash section 5.1: a helper answers once). Each root
-has a line of its own, served in turn, and a share of the helpers, so that a root which hangs cannot hold up the others.
+A task is one job and all who wait for it: identical jobs are joined (Flash section 5.1: a helper answers once). Each
+root has a line of its own, served in turn, and a share of the helpers, so that a root which hangs cannot hold up
+the others.
 """
 
 from collections import deque
@@ -90,6 +91,10 @@ class Lines:
     def __iter__(self) -> Iterator[Task]:
         for line in self._lines.values():
             yield from line
+
+    def waiting(self, root: int) -> int:
+        """How many tasks of this root no helper has."""
+        return len(self._lines.get(root, ()))
 
     def append(self, task: Task) -> None:
         """To the end of its root's line."""

@@ -63,6 +63,11 @@ def _lock_memory(memory: mmap.mmap, size: int) -> None:
         raise OSError(f"cache.lock: cannot lock {size} bytes of memory: {problem}")
 
 
+def _end_of_channel(fd: int) -> socket.socket:
+    # Said rather than asked of the kernel: a worker's system calls are few and known.
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
+
+
 class Worker:
     """One server process."""
 
@@ -136,12 +141,16 @@ class Worker:
     # What happens in every turn, and several times a second
 
     def _end_turn(self) -> None:
-        service = self._service
-        service.read_clock()
-        service.settle_answered()
-        self._store.end_turn()
-        if self._pathnames.has_stale:
-            self._store.check_stale(self._pool)
+        """After the events of a turn; what did not happen in it costs one test."""
+        service, store = self._service, self._store
+        if self._loop.now >= service.next_second:
+            service.read_clock()
+        if service.answered:
+            service.settle_answered()
+        if store.brought:
+            store.end_turn()
+        if self._pathnames.stale:
+            store.check_stale(self._pool)
         if service.draining and not service.connections:
             self._loop.stop()
 
@@ -160,7 +169,8 @@ class Worker:
                 connection.check_time(loop.now)
 
     def _tell_scoreboard(self) -> None:
-        self._service.settle_answered()
+        if self._service.answered:
+            self._service.settle_answered()
         service, pool, chunks = self._service, self._pool, self._chunks
         counts = service.counts
         self._slot.store(
@@ -203,9 +213,9 @@ class Worker:
             return
         kind, fds = record[0][:1], record[1]
         if kind == b"L" and len(fds) == 1:
-            self._log.rebind(socket.socket(fileno=fds[0]))
+            self._log.rebind(_end_of_channel(fds[0]))
         elif kind == b"S" and len(fds) == 1:
-            self._pool.rebind(socket.socket(fileno=fds[0]))
+            self._pool.rebind(_end_of_channel(fds[0]))
         else:
             channel.close(fds)
 

@@ -2,7 +2,8 @@
 
 Runs in the benchmark, as root. Version 1 (blkio.throttle.read_iops_device) and version 2 (io.max)
 of control groups are both known; whichever has the controller is used. The group is made under the
-hierarchy's own root and removed again, with whatever is still in it. Only processes started through `wrapper()` are in it.
+hierarchy's own root and removed again, with whatever is still in it. Only processes started
+through `wrapper()` are.
 """
 
 import contextlib

@@ -269,8 +269,10 @@ def test_expect_continue(client: Client) -> None:
 def test_expect_continue_and_refused(site: Server) -> None:
     expects = "Expect: 100-continue"
     for fields, method, status in (
-        (["Content-Length: 5001"], "GET", 413), (["Content-Length: 9"], "POST", 405), (["Content-Length: x"], "GET", 400),
-    ):  # fmt: skip
+        (["Content-Length: 5001"], "GET", 413),
+        (["Content-Length: 9"], "POST", 405),
+        (["Content-Length: x"], "GET", 400),
+    ):
         answer = exchange(site, head("/a.txt", expects, *fields, method=method))
         assert statuses(answer) == [status]
         assert b"\r\nConnection: close\r\n" in answer

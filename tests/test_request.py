@@ -9,6 +9,20 @@ from flashpy.http.request import Request, RequestParser
 from flashpy.http.status import Refusal
 
 
+# Lines, and whether they mean nothing to a file server.
+FIELDS = [
+    (b"Accept: */*", True),
+    (b"X-Request-ID: 7", True),
+    (b"Cookie: a", True),
+    (b"Range: bytes=0-1", False),
+    (b"Content-Length: 0", False),
+    (b"Connection: close", False),
+    (b"User-Agent: z", False),
+    (b"Host: y", False),
+    (b"GET / HTTP/1.1", False),
+]
+
+
 def parse(*fields: bytes, line: bytes = b"GET / HTTP/1.1", parser: RequestParser | None = None) -> Request:
     return (parser or RequestParser(8192, 100)).parse([line, *fields, b"", b""])
 
@@ -145,29 +159,62 @@ def test_limits() -> None:
 def test_what_is_remembered_is_what_was_said() -> None:
     parser = RequestParser(8192, 100)
     first = parse(b"Host: x", b"Accept: a", parser=parser)
-    second = parse(b"Host: x", b"Accept: a", parser=parser)
-    assert (first.familiar, second.familiar) == (False, True)
-    assert second.line is first.line
-    assert parse(b"Host: x", b"Accept: b", parser=parser).familiar is False
+    assert parse(b"Host: x", b"Accept: b", parser=parser) is first, "equal in all that matters"
+    assert parse(b"Host: x", b"Accept: b", line=b"GET /b HTTP/1.1", parser=parser) is not first
+    for other in (b"Host: y", b"HOST: x\t", b"Connection: close", b"User-Agent: z", b"Range: bytes=0-"):
+        fields = [b"Host: x", other] if not other.lower().startswith(b"host") else [other]
+        assert parse(*fields, parser=parser) is not first
+
+
+@given(st.lists(st.sampled_from([*[field for field, _ in FIELDS], b""]), max_size=6))
+def test_heads_that_mean_different_things_have_different_gists(lines: list[bytes]) -> None:
+    """What is answered from memory is found by its gist alone."""
+    parser = RequestParser(8192, 100)
+    start = [b"GET / HTTP/1.1", b"Host: x"]
+    plain = parser.read([*start, b"", b""])
+    try:
+        gist = parser.read([*start, *lines, b"", b""])
+    except Refusal:
+        return
+    idle = all(dict(FIELDS).get(line, False) for line in lines)
+    assert (gist == plain) is idle
 
 
 def test_memory_is_bounded_under_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request, "_REMEMBERED", 50)
-    monkeypatch.setattr(request, "_NEW", 20)
     parser = RequestParser(8192, 100)
     for n in range(1000):
         found = parse(b"Host: h%d" % (n % 300), b"X-%d: %d" % (n, n), line=b"GET /%d HTTP/1.1" % n, parser=parser)
         assert found.line.target == b"/%d" % n
         assert found.host == b"h%d" % (n % 300)
-        tables = [value for value in vars(parser).values() if isinstance(value, dict | set)]
-        assert len(tables) >= 3
-        assert all(len(table) <= 50 for table in tables)
+        assert len(parser.memory) <= 50
+        assert len(parser.memory.idle_names) <= 50
+        assert len(parser._requests) <= 50
 
 
-def test_forgetting_loses_nothing_but_time() -> None:
+def test_a_head_whose_lines_were_all_seen_is_known_by_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
     parser = RequestParser(8192, 100)
-    line = parse(b"Host: x", parser=parser).line
-    line.replies[b"x"] = "reply"
-    parser.forget()
-    assert line.replies == {}
-    assert parse(b"Host: x", parser=parser).line is not line
+    parse(b"Host: x", b"X-Request-ID: 1", parser=parser)
+    learned = parser.memory.learned
+    parse(b"Host: x", b"X-Request-ID: 1", parser=parser)
+    assert parser.memory.learned == learned
+    parse(b"Host: x", b"X-Request-ID: 2", parser=parser)
+    assert parser.memory.learned == learned + 1
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"Accept: */*", b"Host: x", b"Accept", b"", b"GET:/ HTTP/1.1", b"GET", b"GET / HTTP/1.1 ", b" GET / HTTP/1.1"],
+)
+def test_what_stands_before_the_request_line_is_not_ignored(first: bytes) -> None:
+    parser = RequestParser(8192, 100)
+    assert status(b"Host: x", b"Accept: */*", parser=parser) == 0
+    for _ in range(3):
+        assert status(b"GET / HTTP/1.1", b"Host: x", line=first, parser=parser) == 400
+        assert status(b"Host: x", line=first, parser=parser) == 400
+
+
+def test_a_request_line_among_the_fields() -> None:
+    parser = RequestParser(8192, 100)
+    assert status(b"Host: x", parser=parser) == 0
+    assert status(b"Host: x", b"GET / HTTP/1.1", parser=parser) == 400

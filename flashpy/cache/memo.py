@@ -1,14 +1,15 @@
 """WORKER: from the bytes of a request straight to its prepared answer.
 
 Two maps of this kind stand before the decision. One is keyed by a whole request head: most keep-alive hits are one
-lookup in it. The other hangs on each remembered request line and is keyed by Host, for heads that never repeat
-(X-Request-ID) but have no field that the reply depends on. A key is admitted at its second sighting, so that a scan of
-the site does not push out what is hot: the parser knows whether a line, or all of a head's lines, were seen before.
-When full, a memo is emptied: cheaper than order, and the hot keys are back within two requests.
+lookup in it. The other is keyed by what matters of a head (its request line, Host, what the log wants), for heads that
+never repeat (X-Request-ID) but have no field that the reply depends on. A key is admitted at its second sighting, so
+that a scan of the site does not push out what is hot; the parser knows which those are. When full, a memo is emptied:
+cheaper than order, and the hot keys are back within two requests.
 
 A dead entry takes its keys with it: a memo that kept them would hold memory which the cache no longer counts.
 """
 
+from collections.abc import Hashable
 from typing import Any, Generic, Protocol, TypeVar
 
 # Keys of one entry. A client that adds ?1, ?2, ?3 to a hot path makes new ones for ever.
@@ -18,19 +19,40 @@ KEYS_OF_AN_ENTRY = 4096
 class Mortal(Protocol):
     """What a memoised answer depends on: it keeps the keys, and forgets them when it dies."""
 
-    memos: list[tuple[dict[bytes, Any], bytes]]
+    memos: list[tuple[dict[Any, Any], Any]]
 
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-def remember(answers: dict[bytes, V], key: bytes, answer: V, entry: Mortal) -> None:
-    """Put `answer` into `answers` until `entry` dies."""
-    if key not in answers:
+class Memo(Generic[K, V]):
+    """At most `limit` keys and about `limit_bytes` bytes of keys and answers; `get` is a dict's own."""
+
+    def __init__(self, limit: int = 16384, limit_bytes: int = 32 << 20) -> None:
+        self.limit = limit
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+        self._answers: dict[K, V] = {}
+        self.get = self._answers.get
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def put(self, key: K, answer: V, entry: Mortal, weight: int) -> None:
+        """Remember `answer` until `entry` dies; `weight` is what key and answer take, in bytes."""
+        if len(self._answers) >= self.limit or self.bytes + weight > self.limit_bytes:
+            self.clear()
+        self.bytes += weight
         if len(entry.memos) >= KEYS_OF_AN_ENTRY:
             purge(entry)
-        entry.memos.append((answers, key))
-    answers[key] = answer
+        entry.memos.append((self._answers, key))  # also when another entry has it: the answer dies with either
+        self._answers[key] = answer
+
+    def clear(self) -> None:
+        """Forget every answer (draining, full)."""
+        self._answers.clear()
+        self.bytes = 0
 
 
 def purge(entry: Mortal) -> None:
@@ -38,29 +60,3 @@ def purge(entry: Mortal) -> None:
     for answers, key in entry.memos:
         answers.pop(key, None)
     entry.memos.clear()
-
-
-class Memo(Generic[V]):
-    """At most `limit` keys and about `limit_bytes` bytes of keys and answers; `get` is a dict's own."""
-
-    def __init__(self, limit: int = 16384, limit_bytes: int = 32 << 20) -> None:
-        self.limit = limit
-        self.limit_bytes = limit_bytes
-        self.bytes = 0
-        self._answers: dict[bytes, V] = {}
-        self.get = self._answers.get
-
-    def __len__(self) -> int:
-        return len(self._answers)
-
-    def put(self, key: bytes, answer: V, entry: Mortal, weight: int = 0) -> None:
-        """Remember `answer` until `entry` dies; `weight` is the answer's own bytes."""
-        if len(self._answers) >= self.limit or self.bytes + len(key) + weight > self.limit_bytes:
-            self.clear()
-        self.bytes += len(key) + weight
-        remember(self._answers, key, answer, entry)
-
-    def clear(self) -> None:
-        """Forget every answer (draining, full)."""
-        self._answers.clear()
-        self.bytes = 0

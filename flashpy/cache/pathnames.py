@@ -47,7 +47,7 @@ class Entry:
         self.expires = 0.0
         self.chunk: Chunk | None = None
         self.prepared: dict[Any, Any] = {}
-        self.memos: list[tuple[dict[bytes, object], bytes]] = []
+        self.memos: list[tuple[dict[Any, Any], Any]] = []
 
     def attach(self, chunk: Chunk) -> None:
         """Make `chunk` the file's first chunk; the entry hears of its eviction."""
@@ -80,7 +80,7 @@ class Pathnames:
         self._max_stale = max_stale
         self._files: Lru[Key, Entry] = Lru(limit, self._bury)
         self._others: Lru[Key, Entry] = Lru(max(1, limit // 4), self._bury)
-        self._stale: list[Entry] = []
+        self.stale: list[Entry] = []
 
     def __len__(self) -> int:
         return len(self._files) + len(self._others)
@@ -118,7 +118,7 @@ class Pathnames:
         if now > entry.expires:
             return False
         entry.fresh_until = entry.expires
-        self._stale.append(entry)
+        self.stale.append(entry)
         return True
 
     def is_current(self, entry: Entry) -> bool:
@@ -127,17 +127,12 @@ class Pathnames:
 
     def take_stale(self) -> list[Entry]:
         """The entries that were served beyond `revalidate` since this was last asked."""
-        stale, self._stale = self._stale, []
+        stale, self.stale = self.stale, []
         return stale
 
     def relist(self, entry: Entry) -> None:
         """A check of the entry came to nothing: list it again at its next hit."""
         entry.fresh_until = min(entry.fresh_until, entry.checked + self._revalidate)
-
-    @property
-    def has_stale(self) -> bool:
-        """Whether anything waits to be checked."""
-        return bool(self._stale)
 
     def _bury(self, _key: Key, entry: Entry) -> None:
         entry.die(self._chunks)

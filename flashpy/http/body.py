@@ -52,9 +52,9 @@ class Body:
                 self.done = True
                 return data
             end = data.find(b"\r\n")
+            if end > _LONGEST_LINE or (end < 0 and (len(data) > _LONGEST_LINE + 1 or b"\n" in data)):
+                raise Refusal(400, reason="malformed chunk")
             if end < 0:
-                if len(data) > _LONGEST_LINE or b"\n" in data:
-                    raise Refusal(400, reason="malformed chunk")
                 return data
             self._take_line(data[:end])
             data = data[end + 2 :]

@@ -23,7 +23,7 @@ def check_partial(buffer: bytes, line_limit: int, head_limit: int) -> None:
         raise Refusal(400, reason="not an HTTP request")
     if _BARE_LF.search(buffer):
         raise Refusal(400, reason="a line ends without CR")
-    if len(buffer) > line_limit and buffer.find(b"\r\n", 0, line_limit + 2) < 0:
+    if len(buffer) > line_limit + 1 and buffer.find(b"\r\n", 0, line_limit + 2) < 0:  # 1: its CR may be there
         raise Refusal(414, reason="request line too long")
     if len(buffer) > head_limit:
         raise Refusal(431, reason="head too large")

@@ -202,6 +202,6 @@ def _describe(error: BaseException) -> str:
 
 
 def _complain(text: str) -> None:
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     with suppress(OSError):
         os.write(2, f"{stamp} [{os.getpid()}] [error] {text}\n".encode())

@@ -113,7 +113,7 @@ def _gather(records: socket.socket) -> tuple[list[tuple[bytes, bytes]], bool]:
 
 def _confess(stream: Stream, log: Stream) -> None:
     """Say in the error log how much was lost."""
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     text = f"{stream.name} log: {stream.lost} lines lost: {stream.reason}"
     if log.tell(f"{stamp} [{os.getpid()}] [warning] {text}\n".encode()):
         stream.lost = 0

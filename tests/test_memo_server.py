@@ -1,0 +1,222 @@
+"""The memos of a running server: what they answer, and above all what they must not."""
+
+import threading
+import time
+from pathlib import Path
+
+from tests.conftest import StartServer
+from tests.server import Client, Server
+from tests.web import head
+
+QUICK = '[cache]\nrevalidate = "0.2s"\nmax_stale = "0.6s"\n'
+SLACK = 2.0
+"""Seconds that a busy machine may add to a bound."""
+
+
+def ask(client: Client, data: bytes) -> tuple[int, bytes]:
+    client.send(data)
+    reply = client.read_reply()
+    return reply.status, reply.body
+
+
+def test_identical_heads_are_answered_from_the_memo(server: Server) -> None:
+    data = head("/a.txt", "User-Agent: one", "Accept: */*")
+    with server.connect() as client:
+        for _ in range(50):
+            assert ask(client, data) == (200, b"a text\n")
+    server.stop()
+    counters = server.counters()
+    assert 45 <= counters["memo_hits"] <= 49
+    assert (counters["requests"], counters["status_2xx"], counters["misses"]) == (50, 50, 1)
+
+
+def test_heads_that_never_repeat_are_not(server: Server) -> None:
+    with server.connect() as client:
+        for number in range(200):
+            assert ask(client, head("/a.txt", f"X-Request-ID: {number:08x}")) == (200, b"a text\n")
+    server.stop()
+    counters = server.counters()
+    assert counters["memo_hits"] == 0
+    assert (counters["requests"], counters["misses"], counters["hits"]) == (200, 1, 199)
+
+
+def test_what_depends_on_more_than_the_file_is_not_memoised(server: Server) -> None:
+    with server.connect() as client:
+        tag = client.request("/a.txt").headers["etag"]
+        for _ in range(10):
+            assert ask(client, head("/a.txt", f"If-None-Match: {tag}"))[0] == 304
+            assert ask(client, head("/a.txt", "Range: bytes=0-0"))[0] == 206
+            assert ask(client, head("/a.txt", "Content-Length: 2") + b"ab")[0] == 200
+            assert ask(client, head("/nothing"))[0] == 404
+    for _ in range(10):
+        assert server.get("/a.txt", {"Connection": "close"}).headers["connection"] == "close"
+    with server.connect() as client:
+        for _ in range(10):
+            client.send(b"GET /a.txt HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            assert client.read_reply().headers["connection"] == "keep-alive"
+    server.stop()
+    assert server.counters()["memo_hits"] == 0
+
+
+def test_the_bytes_of_a_memoised_head_inside_a_body(server: Server) -> None:
+    """They are content there, whatever they were before."""
+    data = head("/a.txt")
+    with server.connect() as client:
+        for _ in range(5):
+            assert ask(client, data) == (200, b"a text\n")
+        client.send(head("/index.html", f"Content-Length: {len(data)}", "X: 1"))
+        client.send(data)
+        assert client.read_reply().body == b"<h1>home</h1>\n"
+        client.send(head("/nothing"))
+        assert client.read_reply().status == 404
+
+
+def test_a_memoised_head_after_half_of_another(server: Server) -> None:
+    data = head("/a.txt")
+    with server.connect() as client:
+        for _ in range(5):
+            assert ask(client, data) == (200, b"a text\n")
+        client.send(b"GET /index.html HTTP/1.1\r\nX: ")
+        client.send(data)
+        assert client.read_reply().body == b"<h1>home</h1>\n"
+
+
+def test_sites_with_the_same_target(start_server: StartServer, tmp_path: Path) -> None:
+    config = ""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name)
+        config += f'[[site]]\nhosts = ["{name}"]\nroot = "{tmp_path}/{name}"\n'
+    server = start_server(config)
+    with server.connect() as client:
+        for _ in range(10):
+            for name in ("one", "two", "ONE", "two:80"):
+                body = name.lower()[:3].encode()
+                assert ask(client, head("/a.txt", f"Host: {name}")) == (200, body)
+                assert ask(client, head("http://two/a.txt", f"Host: {name}")) == (200, b"two")
+    server.stop()
+    assert server.counters()["memo_hits"] > 20
+
+
+def test_never_across_listeners(start_server: StartServer, docroot: Path) -> None:
+    """The same head on another listener is looked at anew: what it may see can differ there."""
+    server = start_server('[server]\nlisten = ["127.0.0.1:0", "127.0.0.2:0"]\n', root=docroot)
+    data = head("/a.txt", "Accept: */*")
+    with server.connect(0) as one, server.connect(1) as two:
+        for _ in range(5):
+            assert ask(one, data) == (200, b"a text\n")
+        for _ in range(5):
+            assert ask(two, data) == (200, b"a text\n")
+    server.stop()
+    # Each listener had to see it twice: no more than three hits of five on either.
+    assert 4 <= server.counters()["memo_hits"] <= 8
+
+
+def test_a_memo_does_not_outlive_the_file(start_server: StartServer, docroot: Path) -> None:
+    server = start_server(QUICK, root=docroot)
+    data = head("/a.txt")
+    with server.connect() as client:
+        for number in range(4):
+            (docroot / "new").write_text(f"version {number}")
+            (docroot / "new").rename(docroot / "a.txt")
+            changed = time.monotonic()
+            seen = _traffic_until(client, data, f"version {number}".encode())
+            assert seen - changed < 0.6 + SLACK
+            for _ in range(5):
+                assert ask(client, data)[1] == f"version {number}".encode()
+        (docroot / "a.txt").unlink()
+        changed = time.monotonic()
+        while ask(client, data)[0] != 404:
+            assert time.monotonic() - changed < 0.6 + SLACK
+        (docroot / "a.txt").write_text("back")
+        changed = time.monotonic()
+        while ask(client, data) != (200, b"back"):
+            assert time.monotonic() - changed < 0.6 + SLACK
+    server.stop()
+    assert server.counters()["memo_hits"] > 20
+    assert server.counters()["revalidations"] > 0
+
+
+def _traffic_until(client: Client, data: bytes, body: bytes) -> float:
+    """Ask without a pause until this is what comes; when that was."""
+    deadline = time.monotonic() + 10
+    while ask(client, data)[1] != body:
+        assert time.monotonic() < deadline
+    return time.monotonic()
+
+
+def test_new_content_shows_within_revalidate_under_traffic(start_server: StartServer, docroot: Path) -> None:
+    """`max_stale` is far away: it is the check behind the hits that finds the change, for all listeners' memos."""
+    config = '[server]\nlisten = ["127.0.0.1:0", "127.0.0.2:0"]\n[cache]\nrevalidate = "0.2s"\nmax_stale = "60s"\n'
+    server = start_server(config, root=docroot)
+    data = head("/a.txt")
+    with server.connect(0) as one, server.connect(1) as two:
+        for _ in range(5):
+            ask(one, data)
+            ask(two, data)
+        (docroot / "a.txt").write_text("changed in place")
+        changed = time.monotonic()
+        assert _traffic_until(one, data, b"changed in place") - changed < 0.3 + SLACK
+        assert ask(two, data)[1] == b"changed in place"
+        assert ask(one, head("/a.txt", "X-Other: head"))[1] == b"changed in place"
+        assert ask(one, head("/./a.txt"))[1] == b"changed in place"
+
+
+def test_nothing_is_older_than_max_stale(start_server: StartServer, docroot: Path) -> None:
+    """Without traffic nobody checks, so the first request after `max_stale` waits for a look at the file."""
+    server = start_server(QUICK, root=docroot)
+    data = head("/a.txt")
+    with server.connect() as client:
+        for _ in range(5):
+            ask(client, data)
+        (docroot / "a.txt").write_text("later")
+        time.sleep(0.7)  # longer than max_stale, which is what is tested
+        assert ask(client, data) == (200, b"later")
+    server.stop()
+    assert server.counters()["misses"] == 2
+
+
+def test_an_unchanged_file_stays_in_the_memo(start_server: StartServer, docroot: Path) -> None:
+    server = start_server(QUICK, root=docroot)
+    data = head("/a.txt")
+    end = time.monotonic() + 1.5
+    count = 0
+    with server.connect() as client:
+        while time.monotonic() < end:
+            assert ask(client, data) == (200, b"a text\n")
+            count += 1
+    server.stop()
+    counters = server.counters()
+    assert counters["misses"] == 1
+    assert counters["memo_hits"] >= count - 5
+    assert 1 <= counters["revalidations"] <= 12
+    assert counters["stale"] >= counters["revalidations"]
+
+
+def test_keys_of_a_dead_entry_are_gone_for_many_clients(start_server: StartServer, docroot: Path) -> None:
+    """Several connections hammer one head while the file is replaced: each sees versions in order, never one again."""
+    server = start_server(QUICK, root=docroot)
+    data, problems = head("/a.txt"), []
+    (docroot / "a.txt").write_text("0000")
+    done = threading.Event()
+
+    def hammer() -> None:
+        last = b""
+        with server.connect() as client:
+            while not done.is_set():
+                body = ask(client, data)[1]
+                if body < last:
+                    problems.append((last, body))
+                last = body
+
+    threads = [threading.Thread(target=hammer) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 25):
+        (docroot / "new").write_text(f"{number:04}")
+        (docroot / "new").rename(docroot / "a.txt")
+        time.sleep(0.05)  # versions follow each other while clients ask
+    done.set()
+    for thread in threads:
+        thread.join(30)
+    assert problems == []
