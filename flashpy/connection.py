@@ -344,7 +344,7 @@ class Connection:
             self._send_reply(reply)
             return
         rest = accesslog.rest(request, reply.said)
-        if self._familiar:
+        if self._familiar and self.served <= self._service.kept_requests:
             self._lane.gists.put(self._gist, (reply, rest, self._tail), reply.entry, len(rest))
         self._send_short(reply, rest, self._tail, self._head if self._repeats else None)
 

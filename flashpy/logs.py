@@ -87,7 +87,7 @@ class Log:
         if self._socket is None:
             sys.stderr.write(line.decode("ascii"))
             return
-        self._keep(b"E" + line[: RECORD - 2])
+        self._keep(b"E" + (line if len(line) < RECORD else line[: RECORD - 2] + b"\n"))
         self.flush()
 
     def flush(self) -> None:

@@ -4,7 +4,7 @@ Storing is a side effect: the waiters are answered with what is in hand, whether
 brought in this turn stays pinned to the end of the turn, so it is there when its waiters are called.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from flashpy.cache.chunks import Chunk, Chunks
@@ -16,6 +16,8 @@ from flashpy_helpers import wire
 _LASTING = frozenset({wire.MISSING, wire.REFUSED, wire.FOLDER, wire.NO_INDEX})
 _TROUBLE = {
     wire.MISSING: Trouble(404, "the file is gone"),
+    wire.FOLDER: Trouble(404, "a folder has taken the file's place"),
+    wire.NO_INDEX: Trouble(404, "a folder has taken the file's place"),
     wire.REFUSED: Trouble(403, "the file may not be read"),
     wire.MOVING: Trouble(503, "the file changes all the time"),
     wire.BUSY: Trouble(503, "a helper has no descriptors or memory left"),
@@ -99,14 +101,16 @@ class HelperStore:
 
     def _settle_load(self, job: wire.Load, answer: wire.Answer, block: int | None) -> Any:
         if isinstance(answer, wire.Loaded) and answer.filled == job.length:
-            return self._keep((job.identity, job.start // self._chunks.arena.top), block, answer.filled)
+            key = (job.identity, job.start // self._chunks.arena.top)
+            keep = job.start == 0 or self._chunks.wanted_before(key)
+            return self._keep(key, block, answer.filled, keep=keep)
         self._drop(block)
         if isinstance(answer, wire.Failure):
             return self._trouble(job, answer)
         return _TROUBLE[wire.MOVING]
 
-    def _keep(self, key: object, block: int | None, filled: int) -> Chunk | None:
-        """The chunk in the cache, pinned to the end of the turn."""
+    def _keep(self, key: Hashable, block: int | None, filled: int, *, keep: bool = True) -> Chunk | None:
+        """The chunk in the cache, pinned to the end of the turn; `keep`: and when nobody uses it any more."""
         if block is None:
             return None
         known = self._chunks.get(key)
@@ -117,7 +121,7 @@ class HelperStore:
             self._chunks.pin(known)
             chunk = known
         else:
-            chunk = self._chunks.commit(key, block, filled)
+            chunk = self._chunks.commit(key, block, filled, keep=keep)
         self.brought.append(chunk)
         return chunk
 

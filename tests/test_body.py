@@ -1,5 +1,7 @@
 """Where a body ends, however it is cut; and what is refused."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +44,7 @@ def drop(length: int, pieces: list[bytes], limit: int = LIMIT) -> tuple[bytes, b
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    return [data[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 PLACES = st.lists(st.integers(0, 10_000), max_size=8)

@@ -88,6 +88,21 @@ def test_a_second_chunk_of_the_same_key_takes_the_firsts_place(chunks: Chunks) -
     assert chunks.get("a") is second
 
 
+def test_what_is_not_to_be_kept_goes_with_its_last_user_unless_it_is_asked_for_again(chunks: Chunks) -> None:
+    for again in (False, True):
+        offset = chunks.reserve(TOP)
+        assert offset is not None
+        chunk = chunks.commit("a", offset, TOP, keep=False)
+        chunks.pin(chunk)
+        chunks.unpin(chunk)
+        if again:
+            chunks.touch("a")
+        chunks.unpin(chunk)
+        assert (chunks.get("a") is chunk) is again
+    assert not chunks.wanted_before("b")
+    assert chunks.wanted_before("b")
+
+
 def test_abandoning_what_was_not_reserved_is_a_bug(chunks: Chunks) -> None:
     offset = chunks.reserve(10)
     assert offset is not None
@@ -124,11 +139,11 @@ class ChunksMachine(RuleBasedStateMachine):
         self.reserved[offset] = (length, self.mark)
 
     @precondition(lambda self: self.reserved)
-    @rule(choice=CHOICE, key=KEYS, part=st.integers(1, 100))
-    def commit(self, choice: int, key: int, part: int) -> None:
+    @rule(choice=CHOICE, key=KEYS, part=st.integers(1, 100), keep=st.booleans())
+    def commit(self, choice: int, key: int, part: int, keep: bool) -> None:
         offset = sorted(self.reserved)[choice % len(self.reserved)]
         length, mark = self.reserved.pop(offset)
-        chunk = self.chunks.commit(key, offset, max(1, length * part // 100))
+        chunk = self.chunks.commit(key, offset, max(1, length * part // 100), keep=keep)
         chunk.on_evict.append(lambda: self.told.add(id(chunk)))
         self.known.append((chunk, mark))
         self.pins[id(chunk)] = 1

@@ -61,10 +61,7 @@ def parts_of(reply: Reply) -> list[tuple[str, bytes]]:
     """The parts of a multipart/byteranges reply: Content-Range and bytes."""
     top = f"Content-Type: {reply.headers['content-type']}\r\n\r\n".encode()
     message = message_from_bytes(top + reply.body, policy=HTTP)
-    parts: list[tuple[str, bytes]] = []
-    for part in message.iter_parts():  # type: ignore[attr-defined]
-        parts.append((part["Content-Range"], part.get_payload(decode=True)))
-    return parts
+    return [(str(part["Content-Range"]), bytes(part.get_payload(decode=True))) for part in message.iter_parts()]
 
 
 # Validators

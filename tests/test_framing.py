@@ -14,8 +14,7 @@ def status(buffer: bytes) -> int:
     try:
         check_partial(buffer, LINE, HEAD)
     except Refusal as refusal:
-        assert refusal.close
-        return refusal.status
+        return refusal.status if refusal.close else -1
     return 0
 
 

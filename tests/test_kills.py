@@ -1,5 +1,6 @@
 """Whatever is killed, the others serve on: helpers, a worker, the log helper, the spawner, the master."""
 
+import contextlib
 import os
 import random
 import signal
@@ -44,10 +45,8 @@ def check(size: int, path: str, reply: Reply) -> None:
 
 def kill(pid: int) -> None:
     """Somebody else may have been quicker."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 @pytest.mark.slow

@@ -178,7 +178,7 @@ def test_a_flood_that_says_nothing_keeps_nobody_out_for_long(start_server: Start
 
 
 def test_slow_clients_get_their_own_bytes_from_a_small_cache(start_server: StartServer, tmp_path: Path) -> None:
-    """Replies begin while the socket is full and their chunks are wanted by others: no block is taken from under them."""
+    """Replies begin while the socket is full, and others want the memory of their chunks: it is not taken."""
     root = tmp_path / "many"
     names = plant(root, {f"{number}.bin": 66_000 + 9_000 * number for number in range(32)})
     config = f"""

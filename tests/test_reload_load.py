@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_ten_reloads_in_20_s(start_server: StartServer, tmp_path: Path) -> None:
     begin = time.monotonic()
     for number in range(10):
         server.signal(signal.SIGHUP)
-        crowd.run(20, lambda wanted=number + 1: reloads(server.log) >= wanted)
+        crowd.run(20, partial(has_reloaded, server.log, number + 1))
         crowd.run(begin + 2 * (number + 1) - time.monotonic())
     crowd.finish()
     assert not set(former) & set(wait_until(lambda: len(server.workers()) == 2 and server.workers()))
@@ -87,9 +88,9 @@ def test_ten_reloads_in_20_s(start_server: StartServer, tmp_path: Path) -> None:
     assert crowd.replies > 2000
 
 
-def reloads(log: Path) -> int:
-    """How many reloads have come to their end."""
-    return log.read_text().count("[info] reloaded:")
+def has_reloaded(log: Path, times: int) -> bool:
+    """Whether so many reloads have come to their end."""
+    return log.read_text().count("[info] reloaded:") >= times
 
 
 def test_a_request_on_its_way_to_a_worker_that_goes(start_server: StartServer, tmp_path: Path) -> None:

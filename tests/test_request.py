@@ -8,7 +8,6 @@ from flashpy.http import request
 from flashpy.http.request import Request, RequestParser
 from flashpy.http.status import Refusal
 
-
 # Lines, and whether they mean nothing to a file server.
 FIELDS = [
     (b"Accept: */*", True),

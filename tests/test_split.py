@@ -1,5 +1,6 @@
 """However a client's bytes are cut, it gets the same replies: through a real connection."""
 
+import itertools
 import re
 import socket
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def request(draw: st.DrawFn) -> bytes:
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    return [data[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 places = st.lists(st.integers(0, 4000), max_size=6)

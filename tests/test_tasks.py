@@ -24,7 +24,7 @@ def test_what_makes_jobs_identical() -> None:
     load = Load(0, 1, b"a", VERSION, 0, 100, 0)
     assert task_of(load).key == task_of(load._replace(id=7)).key
     others = [load._replace(start=100), load._replace(identity=VERSION._replace(size=9)), load._replace(path=b"b")]
-    assert len({task_of(job).key for job in [load, lookup, *others]}) == 5
+    assert len({task_of(job).key for job in [load, *others]} | {task_of(lookup).key}) == 5
     assert (task_of(lookup).room, task_of(load).room) == (4096, 100)
 
 
@@ -44,10 +44,10 @@ def test_waiters_are_called_once_and_not_when_cancelled() -> None:
 def test_only_those_who_waited_too_long_are_called() -> None:
     told: list[str] = []
     one = task(0)
-    waiters = [Waiter(lambda what, since=since: told.append(f"{since} {what}"), since) for since in (1.0, 5.0, 2.0)]
+    waiters = [Waiter(told.append, since) for since in (1.0, 5.0, 2.0)]
     one.waiters = list(waiters)
     assert one.resume_older(3.0, "late") == 2
-    assert told == ["1.0 late", "2.0 late"]
+    assert told == ["late", "late"]
     assert one.waiters == [waiters[1]]
     assert waiters[0].resume is None
     assert one.resume_older(3.0, "late") == 0

@@ -6,6 +6,9 @@ what is pinned is never evicted, so the arena's size is a hard limit: when all o
 
 Making room evicts by least recent renewal. As blocks are buddies, room for a large block is made by clearing the
 aligned region round the oldest chunk, not by throwing out old chunks all over the memory until one merges by luck.
+
+A file's chunks after the first are kept only when they are asked for a second time. A download that comes once passes
+through two or three blocks again and again, which are warm in the processor's cache, and pushes nobody out.
 """
 
 from collections import OrderedDict
@@ -19,11 +22,15 @@ MOVE_LIMIT = 65536
 
 
 class Chunk:
-    """`length` bytes of one version of a file, at `offset` of the arena; `view` is None once evicted."""
+    """`length` bytes of one version of a file, at `offset` of the arena; `view` is None once evicted.
 
-    __slots__ = ("key", "length", "offset", "on_evict", "pins", "view")
+    One that is not `kept` is freed by its last user.
+    """
 
-    def __init__(self, key: Hashable, offset: int, length: int, view: memoryview) -> None:
+    __slots__ = ("kept", "key", "length", "offset", "on_evict", "pins", "view")
+
+    def __init__(self, key: Hashable, offset: int, length: int, view: memoryview, kept: bool) -> None:
+        self.kept = kept
         self.key = key
         self.offset = offset
         self.length = length
@@ -43,6 +50,7 @@ class Chunks:
         self._chunks: OrderedDict[Hashable, Chunk] = OrderedDict()
         self._regions: dict[int, dict[int, Chunk]] = {}
         self._reserved: set[int] = set()
+        self._marks = bytearray(65536)
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -52,9 +60,23 @@ class Chunks:
         return self._chunks.get(key)
 
     def touch(self, key: Hashable) -> None:
-        """Make it the last to be evicted."""
-        if key in self._chunks:
+        """It was used again: keep it, and make it the last to be evicted."""
+        chunk = self._chunks.get(key)
+        if chunk is not None:
+            chunk.kept = True
             self._chunks.move_to_end(key)
+
+    def wanted_before(self, key: Hashable) -> bool:
+        """Whether, mostly, `key` was asked of this lately; from now on it was.
+
+        One byte of its hash is kept at the place that the rest of it names, in 64 KiB that never grow. A newer key takes an
+        older one's place, and one stranger in 256 is taken for an acquaintance: either costs no more than a block.
+        """
+        sight = hash(key)
+        place, mark = sight & 65535, sight >> 16 & 255
+        known = self._marks[place] == mark
+        self._marks[place] = mark
+        return known
 
     def reserve(self, length: int) -> int | None:
         """A block for a helper to fill: its offset, or None when everything is pinned."""
@@ -70,14 +92,14 @@ class Chunks:
         self.pinned -= self.arena.size(offset)
         self.arena.free(offset)
 
-    def commit(self, key: Hashable, offset: int, length: int) -> Chunk:
+    def commit(self, key: Hashable, offset: int, length: int, *, keep: bool = True) -> Chunk:
         """Make a chunk of the `length` bytes that a helper wrote at `offset` (reserved before).
 
         The chunk comes pinned once; a chunk of the same key that was there before is forgotten.
         """
         offset = self._settle(offset, length)
         self.forget(key)
-        chunk = Chunk(key, offset, length, self.memory[offset : offset + length])
+        chunk = Chunk(key, offset, length, self.memory[offset : offset + length], keep)
         chunk.pins = 1
         self._chunks[key] = chunk
         self._region(offset)[offset] = chunk
@@ -111,6 +133,8 @@ class Chunks:
             self.pinned -= self.arena.size(chunk.offset)
             if self._chunks.get(chunk.key) is not chunk:
                 self._free(chunk)
+            elif not chunk.kept:
+                self.forget(chunk.key)
 
     def forget(self, key: Hashable) -> None:
         """Drop the chunk of a dead entry: at once, or when its last user unpins it."""

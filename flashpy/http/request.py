@@ -46,7 +46,8 @@ _MEANING = dict.fromkeys(CONDITIONS, _CONDITION) | {
     b"user-agent": _AGENT,
 }
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/(\d)\.(\d)")
-_REMEMBERED = 2048
+_REMEMBERED = 4096
+_VOLATILE = 256
 _BEFORE = b"GET / HTTP/1.1\r\n"
 _USUAL = 4096
 _NO_LIMIT = 1 << 30
@@ -194,30 +195,34 @@ class RequestParser:
             return Line(text)
         meaning = _judge(text)
         if meaning is None:
-            self._known.idle_names.add(text[: text.find(b":") + 1])
+            self._known.idle_names.setdefault(name + b":", 0)
         return meaning
 
 
 class _Known(dict[bytes, Meaning | None]):
     """Lines and what they mean; what is missing is learned. Emptied when full: what is hot is back with the next head.
 
-    Of a name without meaning only the value is new, and one of printable ASCII needs no parser: this is the line with the
-    request's id, in each of a proxy's requests.
+    Of a name without meaning only the value is new, and one of printable ASCII needs no parser. A name that keeps coming
+    with new values (the id of a proxy's requests) is looked at each time and not remembered.
     """
 
     def __init__(self, learn: Callable[[bytes], Meaning | None]) -> None:
         super().__init__({b"": END})
         self.learned = 0
-        self.idle_names: set[bytes] = set()
+        self.idle_names: dict[bytes, int] = {}
         self._learn = learn
 
     def __missing__(self, text: bytes) -> Meaning | None:
         self.learned += 1
-        # With its colon: a line without one has no name.
-        if text[: text.find(b":") + 1] in self.idle_names and text.decode("latin-1").isprintable():
-            meaning = None
-        else:
+        name = text[: text.find(b":") + 1]
+        values = self.idle_names.get(name)
+        if values is None or not text.decode("latin-1").isprintable():
             meaning = self._learn(text)
+        elif values >= _VOLATILE:
+            return None
+        else:
+            self.idle_names[name] = values + 1
+            meaning = None
         if len(self) >= _REMEMBERED:
             self.clear()
             self.idle_names.clear()
