@@ -4,8 +4,8 @@ Up to 64 at a time, so that a flood of newcomers does not starve those who are s
 the one that has been idle longest makes room; when none is idle the listeners rest until a connection closes: then
 the kernel's queue holds the newcomers, as it does while descriptors have run out.
 
-A client's socket is the plain C type under `socket.socket`, made from what the listener's own `_accept` gives: the wrapper
-asks for timeouts and copies attributes, 1.7 of the 2.6 microseconds that `accept` would take.
+A client's socket is the plain C type under `socket.socket`, made from what the listener's own `_accept` gives: the
+wrapper asks for timeouts and copies attributes, and takes 2 of the 4.5 microseconds that `accept` does.
 """
 
 import errno

@@ -1,8 +1,8 @@
 """WORKER: the composition root of one server process, and its life from boot to exit.
 
-The main process of Flash: one loop that serves what is in memory. After `boot` it opens nothing, maps no file and holds no
-descriptor of one; whatever can wait for a file system is a helper's. The parts know each other only as far as they are
-wired together here.
+The main process of Flash: one loop that serves what is in memory. After its boot it opens nothing, maps no file and
+holds no descriptor of one; whatever can wait for a file system is a helper's. The parts know each other only as far as
+they are wired together here.
 """
 
 import faulthandler

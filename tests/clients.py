@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from flashpy.connection import LINGERING, SENDING, WAITING, Connection
+from flashpy.connection import Connection
+from flashpy.states import LINGERING, SENDING, WAITING
 from tests.workbench import Bench
 
 HOT = b"GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n"

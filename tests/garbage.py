@@ -14,7 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 from flashpy.config import Limits
-from flashpy.connection import CLOSED, Connection
+from flashpy.connection import Connection
+from flashpy.states import CLOSED
 from tests.workbench import Bench
 
 HOT = b"GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flashpy.connection import CLOSED, LINGERING, READING, SENDING, TRANSITIONS, WAITING
+from flashpy.states import CLOSED, LINGERING, READING, SENDING, TRANSITIONS, WAITING
 from tests.clients import COLD, HOT, LARGE, SIZE, TAKEN, Watched, in_state, make_root, open_bench, reached, receive
 from tests.workbench import Bench, replies
 

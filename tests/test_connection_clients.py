@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flashpy.config import Limits
-from flashpy.connection import CLOSED, LINGERING, READING, SENDING, WAITING
+from flashpy.states import CLOSED, LINGERING, READING, SENDING, WAITING
 from tests.clients import COLD, HOT, LARGE, SIZE, in_state, make_root, open_bench, pause, reached, receive, reset
 from tests.workbench import Bench, replies
 

@@ -45,6 +45,9 @@ ORDER = """
     flashpy.content flashpy.helperpool
     flashpy.answer flashpy.outgoing flashpy.store
     flashpy.service
+    flashpy.states
+    flashpy.client
+    flashpy.replying
     flashpy.connection
     flashpy.accept
     flashpy.worker

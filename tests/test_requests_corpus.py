@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from flashpy.connection import CLOSED
 from flashpy.http.body import Body
 from flashpy.http.request import RequestParser
 from flashpy.http.target import parse_target
+from flashpy.states import CLOSED
 from tests.workbench import Bench, replies
 
 FOLDER = Path(__file__).parent / "requests"

@@ -69,8 +69,8 @@ class Chunks:
     def wanted_before(self, key: Hashable) -> bool:
         """Whether, mostly, `key` was asked of this lately; from now on it was.
 
-        One byte of its hash is kept at the place that the rest of it names, in 64 KiB that never grow. A newer key takes an
-        older one's place, and one stranger in 256 is taken for an acquaintance: either costs no more than a block.
+        One byte of its hash is kept at the place that the rest of it names, in 64 KiB that never grow. A newer key
+        takes an older one's place, and one stranger in 256 is taken for an acquaintance: either costs but a block.
         """
         sight = hash(key)
         place, mark = sight & 65535, sight >> 16 & 255

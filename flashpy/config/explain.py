@@ -72,10 +72,8 @@ def kind_at(key: Key) -> Kind | None:
     for part in key:
         if kind is None:
             return None
-        if isinstance(part, int):
-            kind = kind.element
-        else:
-            kind = fields_of(kind.table).get(part) if kind.table else None
+        fields = fields_of(kind.table) if kind.table else {}
+        kind = kind.element if isinstance(part, int) else fields.get(part)
     return kind
 
 

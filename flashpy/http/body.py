@@ -12,7 +12,8 @@ from flashpy.http.status import Refusal
 _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})"
     rb"(?:[ \t]*;[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-    rb"(?:[ \t]*=[ \t]*(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"(?:[^\"\\\x00-\x08\x0a-\x1f\x7f]|\\[^\x00-\x08\x0a-\x1f\x7f])*\"))?)*"
+    rb"(?:[ \t]*=[ \t]*(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+    rb"|\"(?:[^\"\\\x00-\x08\x0a-\x1f\x7f]|\\[^\x00-\x08\x0a-\x1f\x7f])*\"))?)*"
 )
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 _LONGEST_LINE = 4096
@@ -40,7 +41,8 @@ class Body:
     def drop(self, data: bytes) -> bytes:
         """Drop what belongs to the body from the front of `data`, and return the rest.
 
-        The rest is for the next call (with more bytes) or, once `done`, the next request. Raises Refusal (400, 413, 431).
+        The rest is for the next call (with more bytes) or, once `done`, the next request. Raises Refusal (400, 413,
+        431).
         """
         while not self.done:
             dropped = min(self._left, len(data))

@@ -22,9 +22,9 @@ from flashpy.http.accesstext import quote
 from flashpy.http.status import Refusal
 
 KNOWN_METHODS = frozenset(
-    b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY LABEL LINK LOCK "
-    b"MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE ORDERPATCH PROPFIND PROPPATCH QUERY REBIND REPORT "
-    b"SEARCH UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
+    b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY LABEL LINK "
+    b"LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE ORDERPATCH PROPFIND PROPPATCH QUERY REBIND "
+    b"REPORT SEARCH UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
 )
 CONDITIONS = (
     b"if-match",
@@ -202,8 +202,8 @@ class RequestParser:
 class _Known(dict[bytes, Meaning | None]):
     """Lines and what they mean; what is missing is learned. Emptied when full: what is hot is back with the next head.
 
-    Of a name without meaning only the value is new, and one of printable ASCII needs no parser. A name that keeps coming
-    with new values (the id of a proxy's requests) is looked at each time and not remembered.
+    Of a name without meaning only the value is new, and one of printable ASCII needs no parser. A name that keeps
+    coming with new values (the id of a proxy's requests) is looked at each time and not remembered.
     """
 
     def __init__(self, learn: Callable[[bytes], Meaning | None]) -> None:

@@ -37,6 +37,7 @@ _LITERAL: Final = frozenset(b"/:@-._~!$&'()*+,;=0123456789abcdefghijklmnopqrstuv
 _ENCODED: Final = tuple(bytes((byte,)) if byte in _LITERAL else b"%%%02X" % byte for byte in range(256))
 
 _NAME_MAX = 255
+_PATH_MAX: Final = 4095
 _WELL_KNOWN = b".well-known"
 
 
@@ -61,7 +62,7 @@ def parse_target(raw: bytes, dotfiles: bool = False) -> Target:
     `.well-known` is allowed: RFC 8615).
     """
     plain = _PLAIN.fullmatch(raw)
-    if plain is not None:
+    if plain is not None and len(plain[1]) <= _PATH_MAX:
         return Target(plain[1], plain[2], None)
     host, rest = _split_host(raw)
     if _VISIBLE.fullmatch(rest) is None:
@@ -141,6 +142,8 @@ def _resolve(path: bytes) -> tuple[list[bytes], bool]:
 
 def _check_names(segments: list[bytes], dotfiles: bool) -> None:
     # The framing of such a request is sound, so the connection goes on.
+    if sum(map(len, segments)) + len(segments) > _PATH_MAX:
+        raise Refusal(404, close=False, reason="path too long")
     for number, segment in enumerate(segments):
         if len(segment) > _NAME_MAX:
             raise Refusal(404, close=False, reason="name too long")

@@ -1,0 +1,231 @@
+"""WORKER: what makes a client's connection: its state, its time, its end. `replying` and `connection` build on it.
+
+One object for each client, in three rooms: here its life, in `replying` how a reply gets out, in `connection` how
+requests come in and are decided. The arrows go down: what is here knows nothing of requests but that one is under way.
+"""
+
+import socket
+
+from flashpy import accesslog
+from flashpy.http.accesstext import quote
+from flashpy.http.body import Body
+from flashpy.http.request import Gist, Request
+from flashpy.http.response import KEEP, Reply
+from flashpy.http.status import Refusal
+from flashpy.loop import HANGUP
+from flashpy.outgoing import Outgoing
+from flashpy.service import Lane, Service
+from flashpy.states import ACTIONS, CLOSED, EVENTS, LINGERING, READING, SENDING, TRANSITIONS, WAITING
+from flashpy.tasks import Waiter
+
+RECEIVE = 16384
+LINGER_SECONDS = 5.0
+LINGER_BYTES = 1 << 20
+PARTING_SECONDS = 1.0
+_FOR_EVER = float("inf")  # waiting for a helper: its time is the pool's to watch
+CLIENT_GONE = 499  # nginx's number for a client that did not wait; in the log only
+NOW = socket.MSG_DONTWAIT
+
+
+class Client:
+    """A client's connection, from accept to close."""
+
+    __slots__ = (
+        "_blanks",
+        "_body",
+        "_buffer",
+        "_familiar",
+        "_fd",
+        "_gist",
+        "_head",
+        "_lane",
+        "_lingered",
+        "_memo",
+        "_outgoing",
+        "_recv",
+        "_repeats",
+        "_reply",
+        "_request",
+        "_send",
+        "_service",
+        "_since",
+        "_sock",
+        "_tail",
+        "_tries",
+        "_waiter",
+        "_watched",
+        "address",
+        "prefix",
+        "served",
+        "state",
+    )
+
+    def __init__(self, service: Service, lane: Lane, sock: socket.SocketType, address: str) -> None:
+        self._service = service
+        self._lane = lane
+        self._memo = lane.heads.get
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._recv = sock.recv
+        self._send = sock.sendmsg
+        self.address = address
+        self.prefix = accesslog.prefix(address)
+        self.state = READING
+        self.served = 0
+        self._since = service.loop.now
+        self._watched = -1
+        self._buffer = b""
+        self._head = b""
+        self._request: Request | None = None
+        self._gist: Gist = ()
+        self._familiar = self._repeats = False
+        self._reply: Reply | None = None
+        self._outgoing: Outgoing | None = None
+        self._waiter: Waiter | None = None
+        self._body: Body | None = None
+        self._tail = KEEP
+        self._tries = 0
+        self._lingered = self._blanks = 0
+
+    # State
+
+    def _enter(self, state: int) -> None:
+        assert (self.state, state) in TRANSITIONS, (self.state, state)
+        self.state = state
+        if state != READING:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Ask epoll for what the state wants, when that has changed."""
+        state = self.state
+        if self._watched == state or state == CLOSED:
+            return
+        loop, action = self._service.loop, getattr(self, ACTIONS[state])
+        if self._watched < 0:
+            loop.add(self._fd, EVENTS[state], action)
+        else:
+            loop.modify(self._fd, EVENTS[state], action)
+        self._watched = state
+
+    # Ending
+
+    def linger(self) -> None:
+        """Say that we send no more, and read what the client still sends: a reset could destroy the last reply."""
+        self._since = self._service.loop.now
+        self._buffer = b""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self._enter(LINGERING)
+        self._watch()
+
+    def _discard(self, _mask: int) -> None:
+        try:
+            data = self._recv(RECEIVE, NOW)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._lingered += len(data)
+        if not data or self._lingered > LINGER_BYTES:
+            self.close()
+
+    def fail(self, problem: Exception) -> None:
+        """A bug of ours: it costs this client a 500 and the connection, and nobody else anything."""
+        self._service.log.bug(f"{self.address}: internal error", problem)
+        if self._waiter is not None:
+            self._waiter.cancel()
+            self._waiter = None
+        try:
+            if self._reply is None and self.state in (READING, WAITING):
+                self._refuse(Refusal(500))
+            else:
+                self.close()
+        except Exception as another:
+            self._service.log.bug(f"{self.address}: while closing", another)
+            self.close()
+
+    def _hung_up(self, mask: int) -> None:
+        """While waiting only a dead connection is of interest."""
+        if mask & HANGUP:
+            self._lost()
+
+    def _lost(self) -> None:
+        """A peer that disappears is not an error."""
+        self._service.counts.disconnects += 1
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything; a request that got no whole reply is logged with what was sent."""
+        if self.state == CLOSED:
+            return
+        if self._reply is not None:
+            self._account(self._reply.status, self._content_sent(self._outgoing) if self._outgoing else 0)
+        elif self._request is not None:
+            self._account(CLIENT_GONE, 0)
+        if self._waiter is not None:
+            self._waiter.cancel()
+        if self._outgoing is not None:
+            self._outgoing.close()
+        self._waiter = self._outgoing = self._reply = self._request = self._body = None
+        self.state = CLOSED
+        self._service.connections.pop(self._fd, None)
+        self._service.loop.discard(self._fd, self._sock)
+
+    def _account(self, status: int, content_sent: int) -> None:
+        """Count and log a request that is over, well or badly."""
+        request = self._request
+        if request is not None:
+            rest = accesslog.rest(request, accesslog.said(status, content_sent))
+        else:
+            line = self._head.partition(b"\r\n")[0].partition(b"\n")[0][:1024]
+            rest = accesslog.unparsed(quote(line), status)
+        self._service.count(status, content_sent, self.prefix, rest)
+
+    def _content_sent(self, outgoing: Outgoing) -> int:
+        reply = self._reply
+        assert reply is not None
+        head = len(reply.head) + len(self._service.tails[self._tail])
+        return max(0, outgoing.sent - head)
+
+    # Time
+
+    def check_time(self, now: float) -> None:
+        """Close or answer 408 when the state's limit of time is over. About once a second."""
+        if self.state != CLOSED and now - self._since > self.patience():
+            if self.state == READING and self._service.draining and not self._buffer and self._body is None:
+                self.linger()
+                return
+            self._service.counts.timeouts += 1
+            if self.state == READING and (self._buffer or self._body is not None):
+                self._refuse(Refusal(408, reason="request not complete in time"))
+            else:
+                self.close()
+
+    def patience(self) -> float:
+        """Seconds that this state may last without progress."""
+        limits = self._service.limits
+        if self.state == READING:
+            if self._body is not None:
+                return limits.send_timeout
+            if self._buffer or not self.served:
+                return limits.header_timeout
+            if self._service.draining:  # counted from its beginning: a request may have set out just before
+                return PARTING_SECONDS + max(0.0, self._service.drain_began - self._since)
+            return limits.idle_timeout
+        if self.state == LINGERING:
+            return PARTING_SECONDS if self._service.draining else LINGER_SECONDS
+        return limits.send_timeout if self.state == SENDING else _FOR_EVER
+
+    def idle_for(self, now: float) -> float:
+        """Seconds for which this connection has had no request under way; 0 when it has one."""
+        idle = self.state == READING and not self._buffer and self._body is None and self.served > 0
+        return now - self._since if idle else 0.0
+
+    # What the rooms above add
+
+    def _refuse(self, problem: Refusal) -> None:
+        """Answer with an error."""
+        raise NotImplementedError

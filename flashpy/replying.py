@@ -1,0 +1,220 @@
+"""WORKER: how a reply gets out: the short way in one system call, or the long way piece by piece.
+
+The short way is for lasting replies, which depend on the request and the entry alone: ready head, last fields and body
+leave together, one record is kept for the log. Whatever does not fit the socket or is not in memory goes the long way,
+through `outgoing`.
+"""
+
+import socket
+from typing import Any, Final
+
+from flashpy import accesslog
+from flashpy.client import NOW, Client
+from flashpy.helperpool import Trouble
+from flashpy.http.response import CLOSE, KEEP, KEEP_OLD, Reply, refusal
+from flashpy.http.status import Refusal
+from flashpy.outgoing import BLOCKED, BROKEN, DONE, Outgoing
+from flashpy.states import READING, SENDING, WAITING
+
+MEMO_HEAD = 4096
+TRIES = 3
+# A last reply waits for the FIN that follows in the same turn: one segment and one wakeup of the client less.
+_FLAGS: Final = (NOW, NOW, NOW | socket.MSG_MORE)
+
+
+class Replying(Client):
+    """The sending side of a connection."""
+
+    __slots__ = ()
+
+    def _respond(self, reply: Reply) -> None:
+        request = self._request
+        assert request is not None
+        self._tail = self._choose_tail(request.keeps)
+        if not reply.lasting or request.special is not None:
+            self._send_reply(reply)
+            return
+        rest = accesslog.rest(request, reply.said)
+        if self._familiar and self.served <= self._service.kept_requests:
+            self._lane.gists.put(self._gist, (reply, rest, self._tail), reply.entry, len(rest))
+        self._send_short(reply, rest, self._tail, self._head if self._repeats else None)
+
+    def _send_short(self, reply: Reply, rest: bytes, kind: int, head: bytes | None) -> None:
+        """Send a lasting reply: one system call and one record for the log; a familiar `head` is given to the memo."""
+        service = self._service
+        tail = service.tails[kind]
+        try:
+            sent = self._send((reply.head, tail, reply.body), (), _FLAGS[kind])
+        except OSError:
+            sent = 0  # full or gone: the long way finds out which
+        if sent != reply.size + len(tail):
+            self._fell_short(reply, kind, sent)
+            return
+        service.counts.parsed += 1
+        service.answered.append((self, rest, reply))
+        request, self._request = self._request, None
+        if kind == KEEP:
+            self._since = service.loop.now
+            self.state = READING
+            if head and len(head) <= MEMO_HEAD:
+                self._lane.heads.put(head, (reply, rest, sent), reply.entry, len(head) + len(rest))
+        elif kind == CLOSE:
+            self._leave(request is not None and request.keeps)
+
+    def _leave(self, unexpected: bool) -> None:
+        """The last reply is out: close, or linger when the client, who did not ask for this, may still send something."""
+        if self._buffer or unexpected:
+            self.linger()
+        else:
+            self.close()
+
+    def _send_reply(self, reply: Reply) -> None:
+        self._reply = reply
+        if reply.stream is not None:
+            outgoing = self._new_outgoing(reply)
+            outgoing.add(reply.head, self._service.tails[self._tail])
+            outgoing.follow(reply.stream)
+            self._pump()
+            return
+        tail = self._service.tails[self._tail]
+        try:
+            sent = self._send((reply.head, tail, reply.body), (), _FLAGS[self._tail])
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._lost()
+            return
+        if sent == len(reply.head) + len(tail) + len(reply.body):
+            self._finish(reply.length if reply.body else 0)
+        else:
+            self._dispatch_rest(reply, sent)
+
+    def _dispatch_rest(self, reply: Reply, sent: int) -> None:
+        outgoing = self._new_outgoing(reply)
+        outgoing.add(reply.head, self._service.tails[self._tail], reply.body)
+        if reply.chunk is not None:
+            outgoing.hold(reply.chunk)
+        outgoing.consume(sent)
+        self._since = self._service.loop.now
+        self._enter(SENDING)
+
+    def _new_outgoing(self, reply: Reply) -> Outgoing:
+        service = self._service
+        self._outgoing = Outgoing(service.chunks, service.content, service.pool, reply.entry)
+        return self._outgoing
+
+    def _fell_short(self, reply: Reply, kind: int, sent: int) -> None:
+        """The socket did not take all of a remembered reply: go on as for any other."""
+        self._request, _ = self._lane.parser.request(self._gist)
+        self._reply = reply
+        self._tail = kind
+        self._dispatch_rest(reply, sent)
+        self._watch()
+
+    def _choose_tail(self, keep: bool) -> int:
+        service, request = self._service, self._request
+        if not keep or self.served > service.kept_requests:
+            return CLOSE
+        return KEEP if request is None or request.line.minor else KEEP_OLD
+
+    def _refuse_trouble(self, trouble: Trouble) -> None:
+        if trouble.status == 504:
+            self._service.counts.timeouts += 1
+        headers = ((b"Retry-After", b"1"),) if trouble.status == 503 else ()
+        self._refuse(Refusal(trouble.status, close=False, headers=headers, reason=trouble.reason))
+
+    def _refuse(self, problem: Refusal) -> None:
+        """An error is a reply like any other; when the request's end is uncertain, the last one."""
+        request = self._request
+        if request is None or problem.close:
+            self._buffer = b""
+            self._body = None
+        if problem.reason:
+            self._service.log.info(f"{self.address}: {problem.status}: {problem.reason}")
+        keep = request is not None and request.keeps and not problem.close
+        is_head = request is not None and request.line.method == b"HEAD"
+        self._tail = self._choose_tail(keep)
+        self._send_reply(refusal(problem, with_body=not is_head))
+
+    def _write(self, _mask: int) -> None:
+        """The socket takes more."""
+        self._pump()
+        self._proceed_after_event()
+
+    def _unblocked(self) -> None:
+        """A chunk that the reply waited for has come, or will not."""
+        try:
+            self._pump()
+            self._proceed_after_event()
+        except Exception as problem:
+            self.fail(problem)
+
+    def _pump(self) -> None:
+        outgoing = self._outgoing
+        assert outgoing is not None
+        before = outgoing.sent
+        try:
+            outcome = outgoing.pump(self._send, self._unblocked)
+        except OSError:
+            self._lost()
+            return
+        if outgoing.sent > before:
+            self._since = self._service.loop.now
+        if outcome == DONE:
+            self._finish(self._content_sent(outgoing))
+        elif outcome == BLOCKED:
+            self._enter(WAITING)
+        elif outcome == BROKEN:
+            self._break_off(outgoing)
+        else:
+            self._enter(SENDING)
+
+    def _break_off(self, outgoing: Outgoing) -> None:
+        """The file changed or cannot be read: before the first byte decide anew, after it cut the reply short."""
+        trouble, entry = outgoing.trouble, outgoing.entry
+        assert trouble is not None
+        assert entry is not None
+        if self._service.pathnames.is_current(entry) and trouble.status != 504:
+            self._service.pathnames.drop(entry.key)
+        if outgoing.sent:
+            self._service.log.info(f"{self.address}: reply cut short: {trouble.reason}")
+            self.close()
+            return
+        outgoing.close()
+        self._outgoing = None
+        self._enter(READING)
+        self._tries += 1
+        if self._tries < TRIES and trouble.status != 504:
+            self._decide(None)
+        else:
+            self._refuse_trouble(trouble)
+
+    def _finish(self, content_sent: int) -> None:
+        """The reply is out: log it, remember it, and go on as its last field said."""
+        reply, request = self._reply, self._request
+        assert reply is not None
+        self._account(reply.status, content_sent)
+        if self._outgoing is not None:
+            self._outgoing.close()
+            self._outgoing = None
+        self._reply = self._request = None
+        self._since = self._service.loop.now
+        if self._tail != CLOSE:
+            self._enter(READING)
+        else:
+            has_body = request is None or (request.special is not None and request.special.length != 0)
+            self._leave(has_body or (request is not None and request.keeps))
+
+    # What the room above adds
+
+    def _proceed(self) -> None:
+        """Take the next requests from the buffer."""
+        raise NotImplementedError
+
+    def _decide(self, in_hand: Any) -> None:
+        """Answer the request under way."""
+        raise NotImplementedError
+
+    def _proceed_after_event(self) -> None:
+        if self.state == READING:
+            self._proceed()
