@@ -47,6 +47,7 @@ class Client:
         "_reply",
         "_request",
         "_send",
+        "_send_one",
         "_service",
         "_since",
         "_sock",
@@ -68,6 +69,7 @@ class Client:
         self._fd = sock.fileno()
         self._recv = sock.recv
         self._send = sock.sendmsg
+        self._send_one = sock.send
         self.address = address
         self.prefix = accesslog.prefix(address)
         self.state = READING

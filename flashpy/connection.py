@@ -58,8 +58,13 @@ class Connection(Replying):
             ):
                 self.served += 1
                 self._since = now
+                tail = service.tail
                 try:
-                    sent = self._send((reply.head, service.tail, reply.body), (), NOW)
+                    if reply.dated is tail:
+                        sent = self._send_one(reply.whole, NOW)
+                    else:
+                        sent = self._send((reply.head, tail, reply.body), (), NOW)
+                        service.warm(reply)
                 except OSError:
                     sent = 0
                 if sent == size:

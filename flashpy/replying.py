@@ -44,7 +44,11 @@ class Replying(Client):
         service = self._service
         tail = service.tails[kind]
         try:
-            sent = self._send((reply.head, tail, reply.body), (), _FLAGS[kind])
+            if reply.dated is tail:
+                sent = self._send_one(reply.whole, NOW)
+            else:
+                sent = self._send((reply.head, tail, reply.body), (), _FLAGS[kind])
+                service.warm(reply)
         except OSError:
             sent = 0  # full or gone: the long way finds out which
         if sent != reply.size + len(tail):
@@ -62,7 +66,7 @@ class Replying(Client):
             self._leave(request is not None and request.keeps)
 
     def _leave(self, unexpected: bool) -> None:
-        """The last reply is out: close, or linger when the client, who did not ask for this, may still send something."""
+        """The last reply is out: close, or linger when the client did not ask for it and may still send."""
         if self._buffer or unexpected:
             self.linger()
         else:

@@ -21,6 +21,9 @@ from flashpy.logs import Log
 from flashpy.loop import Loop
 from flashpy.sites import Sites
 
+HOT = 4
+JOINED_BODY = 16384
+JOINED_BYTES = 8 << 20
 Remembered = tuple[Reply, bytes, int]
 
 
@@ -100,6 +103,8 @@ class Service:
         self.draining = False
         self.drain_began = 0.0
         self._access = access
+        self._joined: list[Reply] = []
+        self._joined_bytes = 0
         self.read_clock()
 
     def read_clock(self) -> None:
@@ -107,9 +112,30 @@ class Service:
         self.wall = time.time()
         second = int(self.wall)
         self.next_second = time.monotonic() + (second + 1 - self.wall)
+        self._part_joined()
         self.tails = last_fields(format_date(second))
         self.tail = self.tails[0]
         self.stamp = accesslog.stamp(second)
+
+    def warm(self, reply: Reply) -> None:
+        """A lasting reply was sent in pieces. One that is hot is joined for the rest of the second.
+
+        One buffer is 0.5 microseconds cheaper to send than three (of 6.5). The copies are bounded, and gone when the
+        date changes.
+        """
+        reply.heat += 1
+        if reply.heat < HOT or len(reply.body) > JOINED_BODY or self._joined_bytes > JOINED_BYTES:
+            return
+        reply.whole = b"".join((reply.head, self.tail, reply.body))
+        reply.dated = self.tail
+        self._joined.append(reply)
+        self._joined_bytes += len(reply.whole)
+
+    def _part_joined(self) -> None:
+        for reply in self._joined:
+            reply.whole, reply.dated, reply.heat = b"", None, 0
+        self._joined.clear()
+        self._joined_bytes = 0
 
     def usable(self, entry: Entry) -> bool:
         """Whether a memoised reply that depends on the entry may be sent; lists it when it is no longer fresh."""

@@ -24,20 +24,24 @@ class Reply:
     `body` is all of it when it is at hand, else `stream` says what to send: ready bytes, and (start, stop) spans of the
     file of `entry`. `length` is the body's in bytes. `chunk` is what `body` lies in. Only a `lasting` reply, which
     depends on nothing but the request line, the site and the entry, may be remembered; it knows what the log says
-    of it and the `size` of head and body in bytes.
+    of it and the `size` of head and body in bytes. While `dated` is the last fields of this second, `whole` is all of
+    it in one piece.
     """
 
     __slots__ = (
         "body",
         "chunk",
+        "dated",
         "entry",
         "head",
+        "heat",
         "lasting",
         "length",
         "said",
         "size",
         "status",
         "stream",
+        "whole",
     )
 
     def __init__(self, status: int, head: bytes, body: bytes | memoryview = b"") -> None:
@@ -51,6 +55,9 @@ class Reply:
         self.lasting = False
         self.said = b""
         self.size = 0
+        self.whole = b""
+        self.dated: bytes | None = None
+        self.heat = 0
 
 
 def head(status: int, fields: Fields, extra: bytes = b"") -> bytes:
