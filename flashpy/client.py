@@ -43,7 +43,6 @@ class Client:
         "_memo",
         "_outgoing",
         "_recv",
-        "_repeats",
         "_reply",
         "_request",
         "_send",
@@ -80,7 +79,7 @@ class Client:
         self._head = b""
         self._request: Request | None = None
         self._gist: Gist = ()
-        self._familiar = self._repeats = False
+        self._familiar = False
         self._reply: Reply | None = None
         self._outgoing: Outgoing | None = None
         self._waiter: Waiter | None = None

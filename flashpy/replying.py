@@ -14,9 +14,9 @@ from flashpy.helperpool import Trouble
 from flashpy.http.response import CLOSE, KEEP, KEEP_OLD, Reply, refusal
 from flashpy.http.status import Refusal
 from flashpy.outgoing import BLOCKED, BROKEN, DONE, Outgoing
+from flashpy.service import Answered
 from flashpy.states import READING, SENDING, WAITING
 
-MEMO_HEAD = 4096
 TRIES = 3
 # A last reply waits for the FIN that follows in the same turn: one segment and one wakeup of the client less.
 _FLAGS: Final = (NOW, NOW, NOW | socket.MSG_MORE)
@@ -37,15 +37,16 @@ class Replying(Client):
         rest = accesslog.rest(request, reply.said)
         if self._familiar and self.served <= self._service.kept_requests:
             self._lane.gists.put(self._gist, (reply, rest, self._tail), reply.entry, len(rest))
-        self._send_short(reply, rest, self._tail, self._head if self._repeats else None)
+        self._send_short(reply, rest, self._tail, self._service.decided)
 
-    def _send_short(self, reply: Reply, rest: bytes, kind: int, head: bytes | None) -> None:
-        """Send a lasting reply: one system call and one record for the log; a familiar `head` is given to the memo."""
+    def _send_short(self, reply: Reply, rest: bytes, kind: int, records: list[Answered]) -> None:
+        """Send a lasting reply: one system call, and one record for the counters and the log."""
         service = self._service
         tail = service.tails[kind]
         try:
             if reply.dated is tail:
-                sent = self._send_one(reply.whole, NOW)
+                send_one = self._send_one
+                sent = send_one(reply.whole, NOW)
             else:
                 sent = self._send((reply.head, tail, reply.body), (), _FLAGS[kind])
                 service.warm(reply)
@@ -54,15 +55,12 @@ class Replying(Client):
         if sent != reply.size + len(tail):
             self._fell_short(reply, kind, sent)
             return
-        service.counts.parsed += 1
-        service.answered.append((self, rest, reply))
+        records.append((self, rest, reply))
         request, self._request = self._request, None
-        if kind == KEEP:
+        if kind != CLOSE:
             self._since = service.loop.now
             self.state = READING
-            if head and len(head) <= MEMO_HEAD:
-                self._lane.heads.put(head, (reply, rest, sent), reply.entry, len(head) + len(rest))
-        elif kind == CLOSE:
+        else:
             self._leave(request is not None and request.keeps)
 
     def _leave(self, unexpected: bool) -> None:

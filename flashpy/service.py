@@ -25,6 +25,8 @@ HOT = 4
 JOINED_BODY = 16384
 JOINED_BYTES = 8 << 20
 Remembered = tuple[Reply, bytes, int]
+# Who was answered the short way, the rest of the log line, the reply.
+Answered = tuple[Any, bytes, Reply]
 
 
 class Lane:
@@ -34,12 +36,13 @@ class Lane:
     of the log line, which last fields).
     """
 
-    __slots__ = ("gists", "heads", "local", "parser")
+    __slots__ = ("gists", "heads", "local", "memory", "parser")
 
     def __init__(self, limits: Limits, *, local: bool) -> None:
         self.heads: Memo[bytes, Remembered] = Memo()
         self.gists: Memo[Gist, Remembered] = Memo()
         self.parser = RequestParser(limits.request_line, limits.header_fields)
+        self.memory = self.parser.memory
         self.local = local
 
     def forget(self) -> None:
@@ -56,24 +59,18 @@ class Counts:
         "bytes",
         "disconnects",
         "hits",
+        "memo_hits",
         "misses",
-        "parsed",
         "requests",
-        "short",
         "stale",
         "statuses",
         "timeouts",
     )
 
     def __init__(self) -> None:
-        self.requests = self.short = self.parsed = self.hits = self.misses = self.stale = 0
+        self.requests = self.memo_hits = self.hits = self.misses = self.stale = 0
         self.bytes = self.accepted = self.timeouts = self.disconnects = 0
         self.statuses = [0] * 6
-
-    @property
-    def memo_hits(self) -> int:
-        """What was answered by the bytes of its head alone: the short way, less what was parsed first."""
-        return self.short - self.parsed
 
 
 class Service:
@@ -99,7 +96,11 @@ class Service:
         self.kept_requests = limits.keepalive_requests - 1 if limits.keepalive_requests else 1 << 62
         self.counts = Counts()
         self.connections: dict[int, Any] = {}
-        self.answered: list[tuple[Any, bytes, Reply]] = []
+        # Answered the short way in this turn: by the whole head, by what matters of it, after a decision.
+        self.answered: list[Answered] = []
+        self.recalled: list[Answered] = []
+        self.decided: list[Answered] = []
+        self.head_limit = limits.header_bytes
         self.draining = False
         self.drain_began = 0.0
         self._access = access
@@ -154,15 +155,21 @@ class Service:
 
     def settle_answered(self) -> None:
         """Count and log what was answered the short way in this turn: in one go, so a hit itself pays one append."""
-        answered, counts = self.answered, self.counts
-        counts.requests += len(answered)
-        counts.short += len(answered)
-        counts.statuses[2] += len(answered)
-        counts.bytes += sum([reply.length for _, _, reply in answered])
+        counts = self.counts
+        counts.memo_hits += len(self.answered)
+        counts.hits += len(self.recalled)
+        for records in (self.answered, self.recalled, self.decided):
+            if records:
+                self._settle(records)
+
+    def _settle(self, records: list[Answered]) -> None:
+        counts, stamp = self.counts, self.stamp
+        counts.requests += len(records)
+        counts.statuses[2] += len(records)
+        counts.bytes += sum([reply.length for _, _, reply in records])
         if self._access:
-            stamp = self.stamp
-            self.log.access(b"".join([connection.prefix + stamp + rest for connection, rest, _ in answered]))
-        answered.clear()
+            self.log.access(b"".join([connection.prefix + stamp + rest for connection, rest, _ in records]))
+        records.clear()
 
     def drain(self) -> None:
         """Every reply from now on is its connection's last."""

@@ -145,7 +145,7 @@ class Worker:
         service, store = self._service, self._store
         if self._loop.now >= service.next_second:
             service.read_clock()
-        if service.answered:
+        if service.answered or service.recalled or service.decided:
             service.settle_answered()
         if store.brought:
             store.end_turn()
@@ -169,8 +169,7 @@ class Worker:
                 connection.check_time(loop.now)
 
     def _tell_scoreboard(self) -> None:
-        if self._service.answered:
-            self._service.settle_answered()
+        self._service.settle_answered()
         service, pool, chunks = self._service, self._pool, self._chunks
         counts = service.counts
         self._slot.store(

@@ -239,7 +239,7 @@ class Server:
 
     def workers(self) -> list[int]:
         """The worker processes: children of the master that share its session."""
-        return [pid for pid in self.children() if os.getsid(pid) == self.pid]
+        return [pid for pid in self.children() if _session(pid) == self.pid]
 
     def named(self, name: str) -> list[int]:
         """Processes by name: flashpy-spawner, flashpy-helper, flashpy-log."""
@@ -372,6 +372,14 @@ def _name(pid: int) -> str:
     with contextlib.suppress(OSError):
         return _stat(pid)[0]
     return ""
+
+
+def _session(pid: int) -> int | None:
+    """The session of a process; None when it is gone."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _parent(pid: int) -> int:
