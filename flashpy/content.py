@@ -122,7 +122,7 @@ class Content:
             reply.stream = spans
         elif length and chunk is not None and chunk.view is not None:
             reply.body = chunk.view[start:stop]
-            reply.chunk = chunk
+            reply.chunk, reply.stop = chunk, stop
 
     def _reattach(self, entry: Entry) -> Chunk | None:
         """The first chunk when it is back: it was evicted and loaded again, or another path has the same file."""

@@ -2,8 +2,8 @@
 
 Most replies never come here: a small hit leaves in one system call. Here are replies that did not fit the socket and
 those whose content lies in several chunks or is not in memory yet. While one chunk is sent the next is loaded; no more
-than these two are pinned, so a slow client holds little memory, and when half of the cache is pinned nothing is loaded
-ahead. A connection sends at most 128 KiB in a turn, so that no download keeps the loop from other clients.
+than these two are pinned, so a slow client holds little memory. When half of the cache is pinned nothing is loaded
+ahead, and when three quarters are, a client whose socket is full holds nothing. A connection sends at most 128 KiB in a turn, so that no download keeps the loop from other clients.
 """
 
 import socket
@@ -35,6 +35,7 @@ class Outgoing:
         "_pool",
         "_resume",
         "_segments",
+        "_stop",
         "_views",
         "_waiter",
         "entry",
@@ -48,6 +49,7 @@ class Outgoing:
         self.sent = 0
         self.trouble: Trouble | None = None
         self._views: list[memoryview] = []
+        self._stop = 0
         self._segments: deque[Segment] = deque()
         self._pinned: Chunk | None = None
         self._ahead: Chunk | None = None
@@ -58,10 +60,11 @@ class Outgoing:
         """Ready bytes, to be sent next."""
         self._views += [memoryview(piece) for piece in pieces if len(piece)]
 
-    def hold(self, chunk: Chunk) -> None:
-        """The ready bytes lie in this chunk."""
+    def hold(self, chunk: Chunk, stop: int) -> None:
+        """The last of the ready bytes lie in this chunk, up to the file's byte `stop`."""
         self._chunks.pin(chunk)
         self._pinned = chunk
+        self._stop = stop
 
     def follow(self, segments: tuple[Segment, ...]) -> None:
         """What comes after the ready bytes."""
@@ -95,6 +98,8 @@ class Outgoing:
             try:
                 sent = send([view[:budget] for view in self._views], (), socket.MSG_DONTWAIT)
             except BlockingIOError:
+                if self._memory_is_short():
+                    self._park()
                 return FULL
             budget -= sent
             self.consume(sent)
@@ -106,6 +111,7 @@ class Outgoing:
         if isinstance(segment, bytes):
             self._segments.popleft()
             self.add(segment)
+            self._stop = 0
             return True
         start, stop = segment
         chunk = self._take(start)
@@ -118,7 +124,29 @@ class Outgoing:
             self._segments.appendleft((start + size, stop))
             self._load_ahead(start + size)
         self.add(chunk.view[first : first + size])
+        self._stop = start + size
         return True
+
+    def _memory_is_short(self) -> bool:
+        return self._chunks.pinned * 4 > self._chunks.arena.total * 3
+
+    def _park(self) -> None:
+        """Hold no memory while the client takes nothing: what is left of the chunk is fetched again.
+
+        Otherwise clients that stop reading could pin the whole cache, and every miss would wait for them.
+        """
+        if self._stop and self._views:
+            start, stop = self._stop - len(self._views.pop()), self._stop
+            following = self._segments[0] if self._segments else None
+            if isinstance(following, tuple) and following[0] == stop:
+                self._segments.popleft()
+                stop = following[1]
+            self._segments.appendleft((start, stop))
+            self._stop = 0
+        self._release()
+        if self._ahead is not None:
+            self._chunks.unpin(self._ahead)
+            self._ahead = None
 
     def _take(self, position: int) -> Chunk | None:
         """The chunk at `position`, pinned in place of the one before; None when it must be waited for."""
@@ -151,11 +179,11 @@ class Outgoing:
 
     def _arrive(self, in_hand: Any) -> None:
         self._waiter = None
-        if isinstance(in_hand, Chunk):
+        if not isinstance(in_hand, Chunk):
+            self.trouble = in_hand
+        elif self._resume is not None or not self._memory_is_short():
             self._chunks.pin(in_hand)
             self._ahead = in_hand
-        else:
-            self.trouble = in_hand
         resume, self._resume = self._resume, None
         if resume is not None:
             resume()

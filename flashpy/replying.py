@@ -95,7 +95,7 @@ class Replying(Client):
         outgoing = self._new_outgoing(reply)
         outgoing.add(reply.head, self._service.tails[self._tail], reply.body)
         if reply.chunk is not None:
-            outgoing.hold(reply.chunk)
+            outgoing.hold(reply.chunk, reply.stop)
         outgoing.consume(sent)
         self._since = self._service.loop.now
         self._enter(SENDING)

@@ -178,3 +178,23 @@ def serve_all(server: Server, files: Files, readers: list[Reader], meter: Meter)
     crowd.run(BOUND, lambda: all(reader.done for reader in readers))
     crowd.finish()
     return crowd.replies
+
+
+def test_clients_that_stop_reading_do_not_starve_the_others(start_server: StartServer, tmp_path: Path) -> None:
+    files = Files(tmp_path / "files")
+    server = start_server(CONFIG.replace("SOCKET", str(tmp_path / "socket")), root=tmp_path / "files")
+    stalled = [Reader(server, files, f"large{number % LARGE}.bin") for number in range(READERS)]
+    for reader in stalled:  # each has got something, and takes no more
+        reader.socket.setblocking(True)
+        reader.socket.settimeout(30)
+        reader._look_at(reader.socket.recv(1000))
+    for number in range(0, SMALL, 10):
+        begin = time.monotonic()
+        reply = server.get(f"/{number}.bin")
+        assert (reply.status, reply.body) == (200, files.contents[f"{number}.bin"])
+        assert time.monotonic() - begin < 5
+    for reader in stalled[::10]:  # those who come back get the rest, byte by byte as it was
+        while not reader.done:
+            reader._look_at(reader.socket.recv(65536))
+    for reader in stalled:
+        reader.socket.close()

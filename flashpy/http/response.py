@@ -22,10 +22,10 @@ class Reply:
     """A reply but for its last fields.
 
     `body` is all of it when it is at hand, else `stream` says what to send: ready bytes, and (start, stop) spans of the
-    file of `entry`. `length` is the body's in bytes. `chunk` is what `body` lies in. Only a `lasting` reply, which
-    depends on nothing but the request line, the site and the entry, may be remembered; it knows what the log says
-    of it and the `size` of head and body in bytes. While `dated` is the last fields of this second, `whole` is all of
-    it in one piece.
+    file of `entry`. `length` is the body's in bytes; `chunk` is what it lies in, up to the file's byte `stop`. Only a
+    `lasting` reply, which depends on nothing but the request line, the site and the entry, may be remembered; it knows
+    what the log says of it and the `size` of head and body in bytes. While `dated` is the last fields of this second,
+    `whole` is all of it in one piece.
     """
 
     __slots__ = (
@@ -40,6 +40,7 @@ class Reply:
         "said",
         "size",
         "status",
+        "stop",
         "stream",
         "whole",
     )
@@ -52,6 +53,7 @@ class Reply:
         self.stream: tuple[Segment, ...] | None = None
         self.entry: Any = None
         self.chunk: Any = None
+        self.stop = 0
         self.lasting = False
         self.said = b""
         self.size = 0
