@@ -30,6 +30,6 @@ def said(status: int, length: int) -> bytes:
     return b" %d %d " % (status, length)
 
 
-def unparsed(quoted_line: bytes, status: int) -> bytes:
+def unparsed(quoted_line: bytes, status: int, length: int) -> bytes:
     """The rest of the line for a request that could not be parsed."""
-    return quoted_line + said(status, 0) + _NOTHING
+    return quoted_line + said(status, length) + _NOTHING

@@ -18,6 +18,8 @@ from flashpy.sites import Site
 from flashpy_helpers.wire import FOLDER, MISSING, NO_INDEX, REFUSED, Identity, Lookup
 
 _STATUS = {MISSING: 404, REFUSED: 403, NO_INDEX: 403}
+# A missing file is the client's affair; these are often a slip of the operator's.
+_REASON = {REFUSED: "the file may not be read", NO_INDEX: "a folder without an index file"}
 
 
 class Wanted(NamedTuple):
@@ -55,7 +57,7 @@ class Answerer:
         if not isinstance(entry.outcome, Identity):
             if entry.outcome == FOLDER:
                 return _to_folder(target, site, method)
-            raise Refusal(_STATUS[entry.outcome], close=False, reason="")
+            raise Refusal(_STATUS[entry.outcome], close=False, reason=_REASON.get(entry.outcome, ""))
         return self._file(request, site, entry, wall)
 
     def _lookup(self, key: tuple[int, bytes], entry: Entry | None) -> Lookup:
@@ -73,9 +75,9 @@ class Answerer:
         size = entry.outcome.size
         decision = decide(method, special.conditions, etag=facts.etag, mtime=facts.mtime, size=size, now=int(wall))
         if decision.status == 412:
-            raise Refusal(412, close=False, reason="")
+            raise Refusal(412, close=False)
         if decision.status == 416:
-            raise Refusal(416, close=False, headers=((b"Content-Range", b"bytes */%d" % size),), reason="")
+            raise Refusal(416, close=False, headers=((b"Content-Range", b"bytes */%d" % size),))
         return self._content.reply(entry, site, method, decision)
 
 
@@ -86,8 +88,8 @@ def _other_method(request: Request) -> Reply:
             parse_target(request.line.target, dotfiles=True)
         return options()
     if method in KNOWN_METHODS:
-        raise Refusal(405, close=False, headers=((b"Allow", ALLOW),), reason="")
-    raise Refusal(501, close=False, reason="")
+        raise Refusal(405, close=False, headers=((b"Allow", ALLOW),))
+    raise Refusal(501, close=False)
 
 
 def _to_folder(target: Target, site: Site, method: bytes) -> Reply:

@@ -80,7 +80,7 @@ class Arbiter:
         self._turned = now
         self._act()
         self._keep_companions(now)
-        self._mourn()
+        self._judge_ends()
         self._progress(now)
         self._crew.turn(now, late=late)
         self._fill(now)
@@ -89,7 +89,7 @@ class Arbiter:
     def _unsettled(self) -> bool:
         if self._stopping or self._coming is not None or not self._booted or self._log.pending:
             return True
-        return any(worker.sentence for worker in self._crew.workers)
+        return any(worker.escalation for worker in self._crew.workers)
 
     def _finished(self) -> bool:
         return self._stopping and all(worker.lost for worker in self._crew.workers)
@@ -122,10 +122,10 @@ class Arbiter:
             self._log.info("stopping" if hurry else "stopping: the workers finish what they have")
             self._stopping = True
             self._close_listeners()
-        for worker in self._crew.workers:
-            timeout = worker.generation.settings.server.graceful_timeout
-            now = time.monotonic()
-            self._crew.dismiss([worker], at_once(now) if hurry else graceful(now, timeout))
+        if hurry:
+            self._crew.dismiss(self._crew.workers, at_once(time.monotonic()))
+        else:
+            self._drain(self._crew.workers)
 
     def _close_listeners(self) -> None:
         if self._coming is not None:
@@ -135,10 +135,11 @@ class Arbiter:
 
     def _resize(self, by: int) -> None:
         self._present.wanted = max(1, self._present.wanted + by)
-        self._log.info(f"{self._present.wanted} workers wanted")
+        self._log.info(f"{_workers(self._present)} wanted")
         self._drain(self._present.surplus())
 
     def _drain(self, workers: Iterable[Worker]) -> None:
+        """Each within the time of its own generation."""
         for worker in workers:
             timeout = worker.generation.settings.server.graceful_timeout
             self._crew.dismiss([worker], graceful(time.monotonic(), timeout))
@@ -227,7 +228,7 @@ class Arbiter:
     def _start(self, companion: Companion) -> None:
         child = companion.start()
         self._watch.add(child.fileno(), partial(self._on_companion_end, companion, child))
-        self._crew.owe(companion)
+        self._crew.send_channel(companion)
 
     def _on_companion_end(self, companion: Companion, child: Child) -> None:
         self._watch.forget(child.fileno())
@@ -236,7 +237,7 @@ class Arbiter:
             return
         delay = companion.died()
         what = f"the {companion.name} ({child.pid}) ended: {describe(status)}"
-        self._log.error(f"{what}; replaced in {delay:.0f} s")
+        self._log.error(f"{what}; replaced {_when(delay)}")
         self._check_boot(what)
 
     def _fill(self, now: float) -> None:
@@ -250,7 +251,7 @@ class Arbiter:
     def _generations(self) -> list[Generation]:
         return [self._present, *([self._coming.generation] if self._coming else [])]
 
-    def _mourn(self) -> None:
+    def _judge_ends(self) -> None:
         """Decide what follows from each worker's end."""
         for worker, status in self._crew.ended:
             what = f"{worker} ended: {describe(status)}"
@@ -265,7 +266,7 @@ class Arbiter:
                 self._counts["restarts"] += 1
                 # Status 0: somebody asked it to end, as Ctrl-C asks every process at once.
                 tell = self._log.info if status == 0 else self._log.error
-                tell(f"{what}; replaced in {delay:.0f} s")
+                tell(f"{what}; replaced {_when(delay)}")
         self._crew.ended.clear()
 
     def _check_boot(self, what: str) -> None:
@@ -311,7 +312,15 @@ def _worker() -> Work:
 
 def _serving(generation: Generation) -> str:
     urls = ", ".join(listener.url() for listener in generation.listeners)
-    return f"{generation.wanted} workers ({os.getpid()} is the master) on {urls}"
+    return f"{_workers(generation)} ({os.getpid()} is the master) on {urls}"
+
+
+def _workers(generation: Generation) -> str:
+    return "1 worker" if generation.wanted == 1 else f"{generation.wanted} workers"
+
+
+def _when(delay: float) -> str:
+    return f"in {delay:.0f} s" if delay else "at once"
 
 
 def _announce(listeners: Iterable[Listener]) -> None:

@@ -1,7 +1,9 @@
-"""The commands. Subcommands import what they need when they run, so `--version` costs nothing.
+"""The commands, in the process that becomes the master.
 
+Subcommands import what they need when they run, so `--version` costs nothing.
 Exit status: 0 stopped as asked, 1 could not start (port in use, missing rights), 2 the user's
-mistake (bad configuration, bad usage), said in one line on standard error.
+mistake (bad configuration, bad usage), said in one line on standard error. What ends a server that
+had started is the arbiter's to say (SIGNALS.md).
 """
 
 import os

@@ -15,7 +15,7 @@ from flashpy.http.status import Refusal
 from flashpy.loop import HANGUP
 from flashpy.outgoing import Outgoing
 from flashpy.service import Lane, Service
-from flashpy.states import ACTIONS, CLOSED, EVENTS, LINGERING, READING, SENDING, TRANSITIONS, WAITING
+from flashpy.states import ACTIONS, CLOSED, EDGES, EVENTS, LINGERING, READING, SENDING, TRANSITIONS, WAITING
 from flashpy.tasks import Waiter
 
 RECEIVE = 16384
@@ -28,16 +28,23 @@ NOW = socket.MSG_DONTWAIT
 
 
 class Client:
-    """A client's connection, from accept to close."""
+    """A client's connection, from accept to close.
+
+    `_buffer` is what has come and was not taken yet. Of the request under way are `_head`, `_gist` and `_request`; it
+    is `_familiar` when its like came before, and only then its reply is remembered. Of its reply are `_reply`, the
+    `_kind` of its last fields and `_outgoing`, what is left of it. `_since` (monotonic seconds) is the last progress.
+    """
 
     __slots__ = (
         "_blanks",
         "_body",
         "_buffer",
+        "_edges",
         "_familiar",
         "_fd",
         "_gist",
         "_head",
+        "_kind",
         "_lane",
         "_lingered",
         "_memo",
@@ -50,7 +57,6 @@ class Client:
         "_service",
         "_since",
         "_sock",
-        "_tail",
         "_tries",
         "_waiter",
         "_watched",
@@ -75,6 +81,7 @@ class Client:
         self.served = 0
         self._since = service.loop.now
         self._watched = -1
+        self._edges = True
         self._buffer = b""
         self._head = b""
         self._request: Request | None = None
@@ -84,7 +91,7 @@ class Client:
         self._outgoing: Outgoing | None = None
         self._waiter: Waiter | None = None
         self._body: Body | None = None
-        self._tail = KEEP
+        self._kind = KEEP
         self._tries = 0
         self._lingered = self._blanks = 0
 
@@ -96,17 +103,25 @@ class Client:
         if state != READING:
             self._watch()
 
-    def _watch(self) -> None:
-        """Ask epoll for what the state wants, when that has changed."""
+    def _watch(self, *, anew: bool = False) -> None:
+        """Ask epoll for what the state wants, when that has changed (or `anew`)."""
         state = self.state
-        if self._watched == state or state == CLOSED:
+        if (self._watched == state and not anew) or state == CLOSED:
             return
         loop, action = self._service.loop, getattr(self, ACTIONS[state])
+        events = EDGES if state == READING and self._edges else EVENTS[state]
         if self._watched < 0:
-            loop.add(self._fd, EVENTS[state], action)
+            loop.add(self._fd, events, action)
         else:
-            loop.modify(self._fd, EVENTS[state], action)
+            loop.modify(self._fd, events, action)
         self._watched = state
+
+    def _distrust_edges(self) -> None:
+        """From now on be told of bytes that were left unread, and of an end that came with the last of them."""
+        if self._edges:
+            self._edges = False
+            if self._watched == READING:
+                self._watch(anew=True)
 
     # Ending
 
@@ -182,13 +197,13 @@ class Client:
             rest = accesslog.rest(request, accesslog.said(status, content_sent))
         else:
             line = self._head.partition(b"\r\n")[0].partition(b"\n")[0][:1024]
-            rest = accesslog.unparsed(quote(line), status)
+            rest = accesslog.unparsed(quote(line), status, content_sent)
         self._service.count(status, content_sent, self.prefix, rest)
 
     def _content_sent(self, outgoing: Outgoing) -> int:
         reply = self._reply
         assert reply is not None
-        head = len(reply.head) + len(self._service.tails[self._tail])
+        head = len(reply.head) + len(self._service.tails[self._kind])
         return max(0, outgoing.sent - head)
 
     # Time

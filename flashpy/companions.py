@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from flashpy.config import Settings
 from flashpy.config.schema import Log as LogSettings
-from flashpy.heritage import rooted
+from flashpy.heritage import NEW_LOG, NEW_SPAWNER, rooted
 from flashpy.logs import Log
 from flashpy.privileges import Rights
 from flashpy.processes import Child, start_log_helper, start_spawner
@@ -100,7 +100,7 @@ class Spawner(Companion):
     """The process that forks helpers, and the folders that they may open."""
 
     name = "spawner"
-    kind = b"S"
+    kind = NEW_SPAWNER
 
     def __init__(self, rights: Rights) -> None:
         super().__init__(rights)
@@ -199,7 +199,7 @@ class LogHelper(Companion):
     """The process that writes the logs, and the master's own ``Log``."""
 
     name = "log helper"
-    kind = b"L"
+    kind = NEW_LOG
 
     def __init__(self, rights: Rights, wanted: LogSettings) -> None:
         super().__init__(rights)
@@ -243,10 +243,10 @@ class LogHelper(Companion):
         self.log.rebind(records)
         return child
 
-    def finish(self, last: str, deadline: float) -> bool:
-        """Write the last line, let the log helper go, and wait until it has written all.
+    def finish(self, last: str, deadline: float) -> None:
+        """Write the last line, let the log helper go, and wait until it has written all, or ``deadline`` (monotonic).
 
-        The line is written whatever the level is. Returns whether the helper ended in time.
+        The line is written whatever the level is.
         """
         if self._records is not None:
             self._drain(self.log, deadline)
@@ -254,9 +254,8 @@ class LogHelper(Companion):
             farewell.info(last)
             self._drain(farewell, deadline)
             self._records.close()
-        children = [*self._former, *([self.child] if self.child is not None else [])]
-        ended = [wait_for(child, deadline) for child in children]
-        return all(ended)
+        for child in (*self._former, *([self.child] if self.child is not None else [])):
+            wait_for(child, deadline)
 
     def _drain(self, log: Log, deadline: float) -> None:
         poll = select.poll()

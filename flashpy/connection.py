@@ -1,4 +1,4 @@
-"""WORKER: one client connection: bytes in, answer, bytes out. The state machine of the server.
+"""WORKER: how requests come in on a client's connection, and how each is decided.
 
 The hot path is `_read`: the whole bytes of a request are looked up in the listener's memo, and a hit is sent in one
 system call without parsing, formatting or allocating anything for the request. A head that never came before is taken
@@ -26,6 +26,7 @@ from flashpy.states import CLOSED, READING, WAITING
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BLANK_LINES = 8
+# A longer head is not worth its place in the memo: its client will mostly send another one.
 MEMO_HEAD = 4096
 
 
@@ -40,12 +41,14 @@ class Connection(Replying):
         if self.state == READING:
             self._watch()
 
-    def _read(self, _mask: int) -> None:
+    def _read(self, mask: int) -> None:
         """Bytes, or the end, of a client that we read from. The hot path: see docs/performance.md.
 
         Bound methods are taken from their slots before they are called: CPython 3.11 looks up `self._recv(...)` as a
         method, in vain, which takes 30 ns each time.
         """
+        if mask != READ:
+            self._distrust_edges()
         receive, find = self._recv, self._memo
         try:
             data = receive(RECEIVE, NOW)
@@ -80,6 +83,8 @@ class Connection(Replying):
                 self._gist = self._lane.parser.read(data.split(b"\r\n"))
                 self._fell_short(reply, KEEP, sent)
                 return
+        if len(data) == RECEIVE:
+            self._distrust_edges()
         if not data:
             self._end_of_input()
         elif self._buffer or self._body is not None:
@@ -227,8 +232,7 @@ class Connection(Replying):
         try:
             self._waiter = self._service.pool.want(wanted.job, self._resume)
         except QueueFull:
-            raise_busy = Refusal(503, close=False, headers=((b"Retry-After", b"1"),), reason="too many jobs wait")
-            self._refuse(raise_busy)
+            self._refuse(Refusal(503, close=False, headers=((b"Retry-After", b"1"),), reason="too many jobs wait"))
             return
         self._enter(WAITING)
 

@@ -2,7 +2,7 @@
 
 Heads are made here, once for each entry and site, and kept with the entry (Flash section 5.3: the header cache needs
 no invalidation of its own, it dies with the entry). A body that lies whole in the first chunk is a view of it; for
-anything else the reply says which spans of the file to send, and `stream` fetches them chunk by chunk.
+anything else the reply says which spans of the file to send, and `outgoing` fetches them chunk by chunk.
 """
 
 from itertools import count
@@ -14,18 +14,18 @@ from flashpy.cache.pathnames import Entry
 from flashpy.http.conditional import Decision
 from flashpy.http.dates import format_date
 from flashpy.http.ranges import multipart
-from flashpy.http.response import Fields, Reply, Segment, head
+from flashpy.http.response import Reply, Segment, head
+from flashpy.http.status import Fields
 from flashpy.sites import Site
 from flashpy_helpers.wire import Identity, Load
 
 
 class Facts:
-    """What is said of one version of a file: validators and size (bytes), prepared as they are sent."""
+    """What is said of one version of a file: its validators, `mtime` in seconds, the others as they are sent."""
 
-    __slots__ = ("etag", "identity", "modified", "mtime")
+    __slots__ = ("etag", "modified", "mtime")
 
     def __init__(self, identity: Identity, wall: float) -> None:
-        self.identity = identity
         self.etag = b'"%x-%x"' % (identity.mtime_ns, identity.size)
         # Never in the future (RFC 9110 8.8.2.1): such a time is said as the time when it was seen.
         self.mtime = min(identity.mtime_ns // 1_000_000_000, int(wall))
@@ -50,7 +50,7 @@ class Content:
             if len(decision.spans) == 1:
                 return self._part(entry, site, decision.spans[0])
             return self._parts(entry, site, decision.spans)
-        return self._without_content(entry, site, method, decision.status)
+        return self._without_content(entry, site, decision.status)
 
     def _whole(self, entry: Entry, site: Site, key: tuple[int, bytes]) -> Reply:
         size = entry.outcome.size
@@ -102,7 +102,7 @@ class Content:
         reply.length = length
         return reply
 
-    def _without_content(self, entry: Entry, site: Site, method: bytes, status: int) -> Reply:
+    def _without_content(self, entry: Entry, site: Site, status: int) -> Reply:
         if status == 304:
             key = (site.number, b"304")
             reply = cast(Reply | None, entry.prepared.get(key))

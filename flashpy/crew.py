@@ -4,6 +4,7 @@ The master runs this. It knows how, the arbiter knows why: what ended is only no
 arbiter decides what follows from it.
 """
 
+import socket
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -11,9 +12,10 @@ from signal import Signals
 
 from flashpy.boot import Ground
 from flashpy.companions import Companion
-from flashpy.generation import Generation, Sentence, Worker, stuck
+from flashpy.generation import Escalation, Generation, Worker, stuck
 from flashpy.heritage import Heritage
 from flashpy.processes import Watch, Work, fork_worker
+from flashpy.scoreboard import Slot
 from flashpy_helpers import channel
 
 _MUTE_SECONDS = 2.0
@@ -52,18 +54,9 @@ class Crew:
         slot = self._ground.board.slot(index)
         slot.beat(time.monotonic_ns())
         ours, its = channel.pair()
-        heritage = Heritage(
-            settings=generation.settings,
-            listeners=tuple(listener.socket for listener in generation.listeners),
-            channel=its,
-            spawner=self._ground.spawner.sock(),
-            log=self._ground.logs.sock(),
-            slot=slot,
-            number=number,
-            roots=generation.roots,
-        )
         try:
             with its:
+                heritage = self._bequeath(generation, number, slot, its)
                 child = fork_worker(self._work, heritage, self._ground.rights)
         except OSError:
             ours.close()
@@ -74,27 +67,39 @@ class Crew:
         self._watch.add(child.fileno(), partial(self._on_end, worker))
         self._watch.add(ours.fileno(), partial(self._on_word, worker))
 
-    def owe(self, companion: Companion) -> None:
+    def _bequeath(self, generation: Generation, number: int, slot: Slot, sock: socket.socket) -> Heritage:
+        return Heritage(
+            settings=generation.settings,
+            listeners=tuple(listener.socket for listener in generation.listeners),
+            channel=sock,
+            spawner=self._ground.spawner.sock(),
+            log=self._ground.logs.sock(),
+            slot=slot,
+            number=number,
+            roots=generation.roots,
+        )
+
+    def send_channel(self, companion: Companion) -> None:
         """All workers get the new channel of a companion."""
         for worker in self.workers:
-            worker.owe(companion)
+            worker.send_channel(companion)
 
-    def dismiss(self, workers: Iterable[Worker], sentence: Sentence) -> None:
+    def dismiss(self, workers: Iterable[Worker], escalation: Escalation) -> None:
         """The end of these is wanted, by these steps; the first ones are carried out now."""
         for worker in workers:
             worker.leaving = True
-            worker.sentence = sentence.copy()
+            worker.escalation = escalation.copy()
             self._carry_out(worker, time.monotonic())
 
     def turn(self, now: float, *, late: bool) -> None:
-        """Pay what is owed, carry out what is due, look for hearts that stopped.
+        """Send what is still unsent, carry out what is due, look for hearts that stopped.
 
         ``late``: the master itself did not run, so silence proves nothing.
         """
         for worker in list(self.workers):
-            worker.pay()
+            worker.flush()
             self._carry_out(worker, now)
-            if not late and not worker.leaving and not worker.sentence:
+            if not late and not worker.leaving and not worker.escalation:
                 self._check_heart(worker, now)
 
     def _carry_out(self, worker: Worker, now: float) -> None:
@@ -117,15 +122,15 @@ class Crew:
         else:
             return
         self._ground.logs.log.error(f"{worker} {why}: stopped by SIGABRT")
-        worker.sentence = stuck(now)
+        worker.escalation = stuck(now)
         self._carry_out(worker, now)
 
     def _on_word(self, worker: Worker) -> None:
         if worker.listen():
             return
         self._hang_up(worker)
-        if not worker.sentence:
-            worker.sentence = stuck(time.monotonic() + _MUTE_SECONDS)
+        if not worker.escalation:
+            worker.escalation = stuck(time.monotonic() + _MUTE_SECONDS)
 
     def _on_end(self, worker: Worker) -> None:
         self._watch.forget(worker.child.fileno())

@@ -14,6 +14,7 @@ from signal import Signals
 
 from flashpy.companions import Backoff, Companion
 from flashpy.config import Settings
+from flashpy.heritage import READY
 from flashpy.processes import Child
 from flashpy.scoreboard import Slot
 from flashpy.sockets import Listener
@@ -22,23 +23,23 @@ from flashpy_helpers import channel
 BOOT_SECONDS = 30.0
 """How long a worker, or a whole new generation, may take to be ready."""
 
-Sentence = deque[tuple[float, Signals | None]]
+Escalation = deque[tuple[float, Signals | None]]
 """When to send which signal; None = it ends for none, leave it."""
 
 
-def graceful(now: float, timeout: float) -> Sentence:
+def graceful(now: float, timeout: float) -> Escalation:
     """Drain; then be quick; then be killed."""
     end = now + timeout
     steps = (now, Signals.SIGTERM), (end, Signals.SIGQUIT), (end + 1, Signals.SIGKILL)
     return deque((*steps, (end + 2, None)))
 
 
-def at_once(now: float) -> Sentence:
+def at_once(now: float) -> Escalation:
     """Finish nothing."""
     return deque(((now, Signals.SIGQUIT), (now + 1, Signals.SIGKILL), (now + 2, None)))
 
 
-def stuck(now: float) -> Sentence:
+def stuck(now: float) -> Escalation:
     """Say where it hangs (faulthandler), then be killed."""
     return deque(((now, Signals.SIGABRT), (now + 2, Signals.SIGKILL), (now + 4, None)))
 
@@ -66,28 +67,28 @@ class Worker:
         """Whether its end is wanted; a worker that is stuck is not leaving, it is replaced."""
         self.lost = False
         """Whether it was left: no signal ends it."""
-        self.sentence: Sentence = deque()
+        self.escalation: Escalation = deque()
         self._slot = slot
-        self._owed: dict[bytes, Companion] = {}
+        self._unsent: dict[bytes, Companion] = {}
 
     def __str__(self) -> str:
         return f"worker {self.number} ({self.child.pid})"
 
-    def owe(self, companion: Companion) -> None:
+    def send_channel(self, companion: Companion) -> None:
         """It must get the new channel of a companion; at once, or as soon as there is room."""
-        self._owed[companion.kind] = companion
-        self.pay()
+        self._unsent[companion.kind] = companion
+        self.flush()
 
-    def pay(self) -> None:
-        """Send what it is owed. A full channel means that it is stuck; the heartbeat will tell."""
-        for kind, companion in list(self._owed.items()):
+    def flush(self) -> None:
+        """Send what is still unsent. A full channel means that it is stuck; the heartbeat will tell."""
+        for kind, companion in list(self._unsent.items()):
             if self.sock is None:
                 return
             # A peer that is gone is seen by its pidfd.
             with contextlib.suppress(OSError):
                 if not channel.send(self.sock, kind, (companion.sock().fileno(),)):
                     return
-            del self._owed[kind]
+            del self._unsent[kind]
 
     def listen(self) -> bool:
         """Read what it says; False at the end of its channel."""
@@ -102,7 +103,7 @@ class Worker:
                 break
             record, fds = message
             channel.close(fds)
-            if record == b"R" and self.ready is None:
+            if record == READY and self.ready is None:
                 self.ready = time.monotonic()
         return True
 
@@ -111,10 +112,10 @@ class Worker:
         return now - self._slot.heard_ns() / 1e9
 
     def due(self, now: float) -> list[Signals | None]:
-        """Steps of its sentence whose time has come."""
+        """Steps of its escalation whose time has come."""
         steps = []
-        while self.sentence and self.sentence[0][0] <= now:
-            steps.append(self.sentence.popleft()[1])
+        while self.escalation and self.escalation[0][0] <= now:
+            steps.append(self.escalation.popleft()[1])
         return steps
 
 

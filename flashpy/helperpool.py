@@ -1,9 +1,8 @@
 """WORKER: the helpers: hired, given jobs, replaced when they die, written off when they are stuck.
 
-Helpers are forked by the spawner: the worker makes a channel and sends the spawner one end, with the content cache's
-descriptor. `min` are kept, more are hired while jobs wait, up to `max`, and let go when idle. A helper that dies gives
-its job back. One that is stuck at a job for `timeout` is written off: it may be replaced, but the block that it was to
-fill stays reserved until it has answered or is gone, because it may still wake and write.
+`least` are kept, more are hired while jobs wait, up to `most`, and let go when idle. A helper that dies gives its job
+back. One that is stuck at a job for `timeout` is written off: it may be replaced, but the block that it was to fill
+stays reserved until it has answered or is gone, because it may still wake and write.
 
 The pool knows jobs and blocks, neither caches nor connections: `settle` turns an answer into what the waiters get in
 hand, `reserve` and `abandon` keep the blocks. An implementation that does the job in the loop could stand here (SPED).
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
+from flashpy.helper import Helper, SpawnerClient
 from flashpy.loop import READ, Loop
 from flashpy.tasks import Lines, Task, Waiter, task_of
 from flashpy_helpers import channel, wire
@@ -49,25 +49,6 @@ class Store(Protocol):
         """Store the answer to a job that was handed out at `handed`; what the waiters get in hand."""
 
 
-class Helper:
-    """The worker's end of one helper. `task` is what it does now."""
-
-    __slots__ = ("checks", "greeted", "since", "sock", "task", "written_off")
-
-    def __init__(self, sock: socket.socket, now: float, checks: bool) -> None:
-        self.sock = sock
-        self.since = now
-        self.checks = checks
-        self.greeted = False
-        self.written_off = False
-        self.task: Task | None = None
-
-    @property
-    def idle(self) -> bool:
-        """Whether it can be given a job."""
-        return self.greeted and self.task is None
-
-
 class HelperPool:
     """Between `least` and `most` helpers (and those for checks) on `loop`; times in seconds."""
 
@@ -87,19 +68,18 @@ class HelperPool:
         on_greeting: Callable[[], None],
     ) -> None:
         self.jobs = self.joined = self.deaths = self.write_offs = self.refused = 0
-        self._loop, self._store, self._spawner, self._memory_fd = loop, store, spawner, memory_fd
+        self._loop, self._store = loop, store
+        self._spawner = SpawnerClient(spawner, memory_fd)
         self._least, self._most, self._queue, self._timeout = least, most, queue, timeout
         self._report, self._on_greeting = report, on_greeting
         self._helpers: set[Helper] = set()
         self._idle: list[Helper] = []
         self._tasks: dict[Any, Task] = {}
         self._lines = Lines(most if roots < 2 else max(1, most // 2))
-        # What every root may let wait, so that one that hangs does not have the others turned away.
-        self._part = max(1, queue // max(1, roots))
+        # So that one root that hangs does not have the others turned away.
+        self._places_of_a_root = max(1, queue // max(1, roots))
         self._checks: deque[Task] = deque()
         self._ids = count(1)
-        self._spawn_after = 0.0
-        self._spawn_failures = 0
 
     @property
     def now(self) -> float:
@@ -113,9 +93,7 @@ class HelperPool:
 
     def rebind(self, spawner: socket.socket) -> None:
         """The master has started another spawner."""
-        self._spawner.close()
-        self._spawner = spawner
-        self._spawn_after = 0.0
+        self._spawner.rebind(spawner)
         self.start()
         self.dispatch()
 
@@ -137,7 +115,7 @@ class HelperPool:
             self.joined += 1
             under_way.waiters.append(waiter)
             return waiter
-        if len(self._lines) >= self._queue and self._lines.waiting(job.root) >= self._part and not must:
+        if len(self._lines) >= self._queue and self._lines.waiting(job.root) >= self._places_of_a_root and not must:
             self.refused += 1
             raise QueueFull
         task.waiters.append(waiter)
@@ -234,7 +212,7 @@ class HelperPool:
             self._lose(helper)
             return
         helper.greeted = True
-        self._spawn_failures = 0
+        self._spawner.succeeded()
         self._rest(helper)
         self._on_greeting()
 
@@ -270,7 +248,7 @@ class HelperPool:
         """The helper is gone, and its memory map with it: its block is free, its job goes to another."""
         self._dismiss(helper)
         if not helper.greeted:
-            self._spawn_failed()
+            self._spawner.failed(self._loop.now)
         task = helper.task
         if task is None:
             return
@@ -353,27 +331,10 @@ class HelperPool:
 
     def _hire(self, *, checks: bool) -> bool:
         """Ask the spawner for a helper; False when that is not possible now."""
-        if self._loop.now < self._spawn_after:
+        end = self._spawner.request(self._loop.now)
+        if end is None:
             return False
-        try:
-            ours, theirs = channel.pair()
-        except OSError:  # no descriptor is free: those who are here do the work
-            self._spawn_failed()
-            return False
-        try:
-            sent = channel.send(self._spawner, b"H", (theirs.fileno(), self._memory_fd))
-        except OSError:
-            sent = False
-        theirs.close()
-        if not sent:
-            ours.close()
-            self._spawn_failed()
-            return False
-        helper = Helper(ours, self._loop.now, checks)
+        helper = Helper(end, self._loop.now, checks)
         self._helpers.add(helper)
-        self._loop.add(ours.fileno(), READ, lambda _mask: self._hear(helper))
+        self._loop.add(end.fileno(), READ, lambda _mask: self._hear(helper))
         return True
-
-    def _spawn_failed(self) -> None:
-        self._spawn_failures += 1
-        self._spawn_after = self._loop.now + min(5.0, 0.05 * 2.0 ** min(self._spawn_failures, 10))

@@ -13,6 +13,9 @@ from flashpy.config import Settings
 from flashpy.scoreboard import Slot
 from flashpy_helpers import wire
 
+READY, NEW_LOG, NEW_SPAWNER = b"R", b"L", b"S"
+"""What is said on a worker's channel: it to the master; the master to it, with the end of a channel."""
+
 
 @dataclass(frozen=True, slots=True)
 class Heritage:
@@ -23,8 +26,7 @@ class Heritage:
     listeners: tuple[socket.socket, ...]
     """In the order of ``settings.server.listen``; non-blocking, options set."""
     channel: socket.socket
-    """To the master: send b"R" when ready; read b"L" + log channel, b"S" + spawner channel; at its
-    end drain as on TERM."""
+    """To the master: send READY; read NEW_LOG and NEW_SPAWNER; at its end drain as on TERM."""
     spawner: socket.socket
     """Shared with all workers: each record asks for one helper."""
     log: socket.socket

@@ -15,6 +15,8 @@ from typing import Protocol
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
+EDGE = select.EPOLLET
+LAST_BYTES = select.EPOLLRDHUP
 HANGUP = select.EPOLLHUP | select.EPOLLERR
 EXCLUSIVE = select.EPOLLEXCLUSIVE
 

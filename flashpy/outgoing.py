@@ -3,7 +3,8 @@
 Most replies never come here: a small hit leaves in one system call. Here are replies that did not fit the socket and
 those whose content lies in several chunks or is not in memory yet. While one chunk is sent the next is loaded; no more
 than these two are pinned, so a slow client holds little memory. When half of the cache is pinned nothing is loaded
-ahead, and when three quarters are, a client whose socket is full holds nothing. A connection sends at most 128 KiB in a turn, so that no download keeps the loop from other clients.
+ahead, and when three quarters are, a client whose socket is full holds nothing. A connection sends at most 128 KiB in a
+turn, so that no download keeps the loop from other clients.
 """
 
 import socket
@@ -144,6 +145,13 @@ class Outgoing:
             self._segments.appendleft((start, stop))
             self._stop = 0
         self._release()
+        self._drop_ahead()
+
+    def _drop_ahead(self) -> None:
+        """Neither hold the chunk after this one nor wait for it."""
+        if self._waiter is not None:
+            self._waiter.cancel()
+            self._waiter = None
         if self._ahead is not None:
             self._chunks.unpin(self._ahead)
             self._ahead = None
@@ -198,10 +206,5 @@ class Outgoing:
         self._resume = None
         self._views.clear()
         self._segments.clear()
-        if self._waiter is not None:
-            self._waiter.cancel()
-            self._waiter = None
-        if self._ahead is not None:
-            self._chunks.unpin(self._ahead)
-            self._ahead = None
+        self._drop_ahead()
         self._release()

@@ -23,10 +23,11 @@ class Pidfile:
             with open(draft, "w", encoding="ascii") as file:
                 file.write(f"{os.getpid()}\n")
             os.rename(draft, path)
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
-            raise
+            # The draft's name would tell nobody anything.
+            raise OSError(error.errno, f"the pid file cannot be written: {error.strerror}", path) from None
 
     def remove(self) -> None:
         """Remove the file if it is still ours; an error here would help nobody."""

@@ -130,6 +130,8 @@ def open_standard() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
+    if sys.stderr is None:  # it was closed when Python started
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def start_spawner(control: int, requests: int, rights: Rights) -> Child:

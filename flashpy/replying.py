@@ -5,6 +5,7 @@ leave together, one record is kept for the log. Whatever does not fit the socket
 through `outgoing`.
 """
 
+import contextlib
 import socket
 from typing import Any, Final
 
@@ -30,14 +31,14 @@ class Replying(Client):
     def _respond(self, reply: Reply) -> None:
         request = self._request
         assert request is not None
-        self._tail = self._choose_tail(request.keeps)
+        self._kind = self._choose_kind(request.keeps)
         if not reply.lasting or request.special is not None:
             self._send_reply(reply)
             return
         rest = accesslog.rest(request, reply.said)
         if self._familiar and self.served <= self._service.kept_requests:
-            self._lane.gists.put(self._gist, (reply, rest, self._tail), reply.entry, len(rest))
-        self._send_short(reply, rest, self._tail, self._service.decided)
+            self._lane.gists.put(self._gist, (reply, rest, self._kind), reply.entry, len(rest) + request.weight)
+        self._send_short(reply, rest, self._kind, self._service.decided)
 
     def _send_short(self, reply: Reply, rest: bytes, kind: int, records: list[Answered]) -> None:
         """Send a lasting reply: one system call, and one record for the counters and the log."""
@@ -67,20 +68,23 @@ class Replying(Client):
         """The last reply is out: close, or linger when the client did not ask for it and may still send."""
         if self._buffer or unexpected:
             self.linger()
-        else:
-            self.close()
+            return
+        # Push what MSG_MORE holds back, with the FIN: closing over bytes that nobody read would reset it away.
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        self.close()
 
     def _send_reply(self, reply: Reply) -> None:
         self._reply = reply
         if reply.stream is not None:
             outgoing = self._new_outgoing(reply)
-            outgoing.add(reply.head, self._service.tails[self._tail])
+            outgoing.add(reply.head, self._service.tails[self._kind])
             outgoing.follow(reply.stream)
             self._pump()
             return
-        tail = self._service.tails[self._tail]
+        tail = self._service.tails[self._kind]
         try:
-            sent = self._send((reply.head, tail, reply.body), (), _FLAGS[self._tail])
+            sent = self._send((reply.head, tail, reply.body), (), _FLAGS[self._kind])
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -93,7 +97,7 @@ class Replying(Client):
 
     def _dispatch_rest(self, reply: Reply, sent: int) -> None:
         outgoing = self._new_outgoing(reply)
-        outgoing.add(reply.head, self._service.tails[self._tail], reply.body)
+        outgoing.add(reply.head, self._service.tails[self._kind], reply.body)
         if reply.chunk is not None:
             outgoing.hold(reply.chunk, reply.stop)
         outgoing.consume(sent)
@@ -109,11 +113,11 @@ class Replying(Client):
         """The socket did not take all of a remembered reply: go on as for any other."""
         self._request, _ = self._lane.parser.request(self._gist)
         self._reply = reply
-        self._tail = kind
+        self._kind = kind
         self._dispatch_rest(reply, sent)
         self._watch()
 
-    def _choose_tail(self, keep: bool) -> int:
+    def _choose_kind(self, keep: bool) -> int:
         service, request = self._service, self._request
         if not keep or self.served > service.kept_requests:
             return CLOSE
@@ -135,7 +139,7 @@ class Replying(Client):
             self._service.log.info(f"{self.address}: {problem.status}: {problem.reason}")
         keep = request is not None and request.keeps and not problem.close
         is_head = request is not None and request.line.method == b"HEAD"
-        self._tail = self._choose_tail(keep)
+        self._kind = self._choose_kind(keep)
         self._send_reply(refusal(problem, with_body=not is_head))
 
     def _write(self, _mask: int) -> None:
@@ -183,7 +187,7 @@ class Replying(Client):
             self.close()
             return
         outgoing.close()
-        self._outgoing = None
+        self._outgoing = self._reply = None
         self._enter(READING)
         self._tries += 1
         if self._tries < TRIES and trouble.status != 504:
@@ -201,7 +205,7 @@ class Replying(Client):
             self._outgoing = None
         self._reply = self._request = None
         self._since = self._service.loop.now
-        if self._tail != CLOSE:
+        if self._kind != CLOSE:
             self._enter(READING)
         else:
             has_body = request is None or (request.special is not None and request.special.length != 0)

@@ -2,8 +2,8 @@
 
 Made by the master before the first fork; written by the workers, read by the master. It is one
 anonymous shared map of 64-bit cells, so it needs no file and outlives no process. Each worker
-writes its own slot: the time of its last turn (the heartbeat, written by the loop itself, so that
-a loop which is stuck is noticed) and its counters, once a turn. Slot 0 holds the sums of the
+writes its own slot several times a second: the time (the heartbeat, written out of the loop itself,
+so that a loop which is stuck is noticed) and its counters. Slot 0 holds the sums of the
 processes that are gone, hence totals never go back. A slot belongs to a process, not to a place in
 a generation: while a reload lasts two workers have the same number and different slots.
 """
@@ -61,7 +61,7 @@ class Slot:
 
     def store(self, values: Iterable[int]) -> None:
         """Write all counters, in the order of COUNTERS. Raises ValueError for another number."""
-        self._counters[:] = values if type(values) is array else array("Q", values)
+        self._counters[:] = array("Q", values)
 
     def beat(self, now_ns: int) -> None:
         """Say that the loop turned at ``now_ns`` (monotonic nanoseconds)."""

@@ -1,6 +1,7 @@
-"""WORKER: what all connections of a worker share: clock, caches, memos, limits, counts and the access log.
+"""WORKER: what all connections of a worker share: clock, caches, limits, counts, joined replies and the access log.
 
-One object, made by `worker`, so that a connection holds one reference instead of ten. It decides nothing.
+One object, made by `worker`, so that a connection holds one reference instead of ten. It decides nothing. What all
+connections of one listener share is a Lane.
 """
 
 import time
@@ -30,7 +31,7 @@ Answered = tuple[Any, bytes, Reply]
 
 
 class Lane:
-    """The memory of one listener: what is answered on one is never answered on another.
+    """The memory of one listener, its two memos: what is answered on one is never answered on another.
 
     `heads`: head bytes -> (reply, rest of the log line, bytes to send). `gists`: what matters of a head -> (reply, rest
     of the log line, which last fields).
@@ -126,6 +127,8 @@ class Service:
         """
         reply.heat += 1
         if reply.heat < HOT or len(reply.body) > JOINED_BODY or self._joined_bytes > JOINED_BYTES:
+            return
+        if reply.dated is not None:  # joined, but for other last fields: this client closes
             return
         reply.whole = b"".join((reply.head, self.tail, reply.body))
         reply.dated = self.tail

@@ -13,6 +13,7 @@ from flashpy.http.status import Refusal
 from flashpy.http.target import valid_host
 
 _REMEMBERED = 4096
+_LONGEST = 300  # a name of 253 bytes and a port; longer ones would only take memory
 
 
 class Site:
@@ -70,7 +71,8 @@ class Sites:
             site = self._by_host.get(normal_host(host), self.all[0])
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
-            self._remembered[host] = site
+            if len(host) <= _LONGEST:
+                self._remembered[host] = site
         return site
 
 

@@ -106,7 +106,7 @@ def bind(listen: Listen, backlog: int) -> Listener:
     except OSError as error:
         if sock is not None:
             sock.close()
-        raise BindError(f"cannot listen on {listen.address}: {_words(error)}") from None
+        raise BindError(f"cannot listen on {listen.address}: {_words(error, listen)}") from None
 
 
 def _bind_inet(sock: socket.socket, listen: Listen) -> None:
@@ -153,9 +153,10 @@ def _file(path: str) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 
 
-def _words(error: OSError) -> str:
+def _words(error: OSError, listen: Listen) -> str:
     if error.errno == errno.EACCES or error.errno == errno.EPERM:
-        return "missing rights (ports below 1024 need root)"
+        where = "ports below 1024 need root" if listen.path is None else "to the folder or the old socket"
+        return f"missing rights ({where})"
     if error.errno == errno.EADDRINUSE:
         return "the address is in use by another program"
     return str(error.strerror or error)

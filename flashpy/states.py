@@ -7,12 +7,17 @@ spin, and still gets its reply.
 
 from typing import Final
 
-from flashpy.loop import READ, WRITE
+from flashpy.loop import EDGE, LAST_BYTES, READ, WRITE
 
 READING, WAITING, SENDING, LINGERING, CLOSED = range(5)
 
+EDGES: Final = READ | LAST_BYTES | EDGE
 EVENTS: Final = (READ, 0, WRITE, READ)
-"""What each state but CLOSED asks of epoll; a dead peer is always told of."""
+"""What each state but CLOSED asks of epoll; a dead peer is always told of.
+
+Until a client says that it sends no more, or fills a whole buffer, READING asks for EDGES instead: epoll then does not
+look at the socket again after each request, which is 2 % of a hit.
+"""
 
 ACTIONS: Final = ("_read", "_hung_up", "_write", "_discard")
 """The method of the connection that acts on an event in each state."""

@@ -29,7 +29,10 @@ class Waiter:
 
 
 class Task:
-    """A job, who waits for it, and the block that it may fill while a helper has it."""
+    """A job, who waits for it, and the block of `room` bytes that it may fill while a helper has it.
+
+    `handed` is when (monotonic seconds) the last of its `attempts` began.
+    """
 
     __slots__ = ("attempts", "block", "handed", "id", "job", "key", "room", "waiters")
 

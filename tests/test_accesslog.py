@@ -60,10 +60,11 @@ def test_no_client_can_forge_a_line(referer: bytes, agent: bytes, status: int, s
 
 @given(st.binary(max_size=60))
 def test_neither_by_what_is_no_request(garbage: bytes) -> None:
-    rest = accesslog.unparsed(quote(garbage), 400)
+    rest = accesslog.unparsed(quote(garbage), 400, 547)
     found = COMBINED.fullmatch(accesslog.prefix("::1") + accesslog.stamp(0) + rest)
     assert found is not None
     assert _undo(found["line"]) == (garbage or b"-")
+    assert (found["status"], found["size"]) == (b"400", b"547")
 
 
 def _undo(text: bytes) -> bytes:

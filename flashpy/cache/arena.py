@@ -84,14 +84,14 @@ class Arena:
         self._free[size].add(offset)
 
     def blocks(self) -> list[tuple[int, int]]:
-        """(offset, size) of every block in use, in order of offset: for tests and status."""
+        """(offset, size) of every block in use, in order of offset (for tests)."""
         return sorted(self._sizes.items())
 
     def spare(self) -> list[tuple[int, int]]:
-        """(offset, size) of every free block that was ever touched, in order of offset."""
+        """(offset, size) of every free block that was ever touched, in order of offset (for tests)."""
         return sorted((offset, size) for size, free in self._free.items() for offset in free)
 
     @property
     def untouched(self) -> int:
-        """Bytes from here to `total` were never given out."""
+        """Bytes from here to `total` were never given out (for tests)."""
         return self._untouched

@@ -24,15 +24,8 @@ class Lru(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def __contains__(self, key: K) -> bool:
-        return key in self._items
-
     def __iter__(self) -> Iterator[K]:
         return iter(self._items)
-
-    def values(self) -> Iterator[V]:
-        """The items, longest untouched first. The map must not change meanwhile."""
-        return iter(self._items.values())
 
     def put(self, key: K, value: V) -> None:
         """Add as the newest; the oldest go when there is no room."""

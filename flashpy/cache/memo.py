@@ -19,7 +19,7 @@ KEYS_OF_AN_ENTRY = 4096
 class Mortal(Protocol):
     """What a memoised answer depends on: it keeps the keys, and forgets them when it dies."""
 
-    memos: list[tuple[dict[Any, Any], Any]]
+    memos: list[tuple[Any, Any]]
 
 
 K = TypeVar("K", bound=Hashable)
@@ -34,6 +34,7 @@ class Memo(Generic[K, V]):
         self.limit_bytes = limit_bytes
         self.bytes = 0
         self._answers: dict[K, V] = {}
+        self._entries: dict[K, Mortal] = {}
         self.get = self._answers.get
 
     def __len__(self) -> int:
@@ -46,17 +47,27 @@ class Memo(Generic[K, V]):
         self.bytes += weight
         if len(entry.memos) >= KEYS_OF_AN_ENTRY:
             purge(entry)
-        entry.memos.append((self._answers, key))  # also when another entry has it: the answer dies with either
+        if self._entries.get(key) is not entry:
+            entry.memos.append((self, key))  # also when another entry has it: the answer dies with either
+        self._entries[key] = entry
         self._answers[key] = answer
 
+    def forget(self, key: K) -> None:
+        """Answer this no more."""
+        self._answers.pop(key, None)
+        self._entries.pop(key, None)
+
     def clear(self) -> None:
-        """Forget every answer (draining, full)."""
+        """Forget every answer (draining, full), and have the entries forget the keys."""
+        for entry in {id(entry): entry for entry in self._entries.values()}.values():
+            entry.memos[:] = [known for known in entry.memos if known[0] is not self]
         self._answers.clear()
+        self._entries.clear()
         self.bytes = 0
 
 
 def purge(entry: Mortal) -> None:
     """Delete the answers that depend on `entry` from every memo that holds them."""
-    for answers, key in entry.memos:
-        answers.pop(key, None)
+    for memo, key in entry.memos:
+        memo.forget(key)
     entry.memos.clear()

@@ -47,7 +47,7 @@ class Entry:
         self.expires = 0.0
         self.chunk: Chunk | None = None
         self.prepared: dict[Any, Any] = {}
-        self.memos: list[tuple[dict[Any, Any], Any]] = []
+        self.memos: list[tuple[Any, Any]] = []
 
     def attach(self, chunk: Chunk) -> None:
         """Make `chunk` the file's first chunk; the entry hears of its eviction."""

@@ -98,7 +98,7 @@ def _of_several(kind: Kind) -> str:
     if get_origin(kind.type) is Literal:
         return " or ".join(json.dumps(choice) for choice in get_args(kind.type))
     if kind.element is not None:
-        return "tables" if kind.element.table else 'texts in brackets, such as ["a", "b"]'
+        return "tables, each under its name in [[ ]]" if kind.element.table else 'texts in brackets, such as ["a", "b"]'
     return "a table of texts in quotes" if get_origin(kind.type) is dict else "a table"
 
 

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 
@@ -34,7 +34,7 @@ def load(path: Path, *, listen: Sequence[str] = (), workers: int | None = None) 
 
     `listen` and `workers`, when given, stand in for the file's; they are taken here rather than
     put in later, since `memory = "auto"` follows the workers. Raises ConfigError. Whether the
-    roots are there is another question: checks.check_roots().
+    roots are there is another question: roots.check_roots().
     """
     source = Source.read(path)
     base = Path(os.path.abspath(path)).parent
@@ -67,7 +67,8 @@ def _with_options(server: Server, listen: Sequence[str], workers: int | None) ->
         except msgspec.ValidationError:
             kind = kind_at(("server", "workers"))
             assert kind is not None
-            raise ConfigError("", 0, "--workers", f"expected {expected(kind)}") from None
+            words = f"expected {expected(kind)}, not {workers}"
+            raise ConfigError("", 0, "--workers", words) from None
         server = msgspec.structs.replace(server, workers=workers)
     return server
 
@@ -244,6 +245,9 @@ class _Reader:
         kind, value = kind_at(key), _value_at(tables, key)
         if kind is None:
             return self.source.error(key, words[: place.start()] if place else words)
+        if get_origin(kind.type) is dict and isinstance(value, dict):
+            name = next(name for name, text in value.items() if not isinstance(text, str))
+            key, kind, value = (*key, name), Kind(str), value[name]
         return self._unexpected(key, kind, value)
 
 

@@ -25,7 +25,7 @@ def _table(name: str, table: msgspec.Struct) -> Iterator[str]:
     later = []
     for key, kind in fields_of(type(table)).items():
         value = getattr(table, key)
-        if _has_header(kind, value):
+        if _has_header(kind):
             later.append((f"{name}.{key}" if name else key, value))
         else:
             yield f"{key} = {_value(kind, value)}"
@@ -33,7 +33,7 @@ def _table(name: str, table: msgspec.Struct) -> Iterator[str]:
         yield from _headed(inner, value)
 
 
-def _has_header(kind: Kind, value: Any) -> bool:
+def _has_header(kind: Kind) -> bool:
     """Whether it has a [header] of its own. An empty array of tables is not written at all."""
     tables = kind.element is not None and kind.element.table not in (None, Listen)
     return kind.table is not None or tables

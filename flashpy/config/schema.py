@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, field
 
 from flashpy.config.machine import cache_memory, usable_cores
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+KIB, MIB = 1 << 10, 1 << 20
 DAY = 86400.0
 
 # What `memory` is worked out from, so these defaults have names.

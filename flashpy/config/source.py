@@ -61,7 +61,8 @@ class Source:
         if len(data) > LARGEST_FILE:
             raise ConfigError(str(path), 0, "", "too large for a configuration")
         try:
-            return cls(str(path), data.decode("utf-8").replace("\r\n", "\n"))
+            # Some editors begin a text with a byte order mark, which TOML does not allow.
+            return cls(str(path), data.decode("utf-8-sig").replace("\r\n", "\n"))
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             raise ConfigError(str(path), line, "", "expected UTF-8 text") from None

@@ -7,11 +7,20 @@ as \\xHH, so that nobody can forge a line. Done once for each distinct text, whe
 import re
 
 _UNSAFE = re.compile(rb'[^ -~]|["\\]')
+_CONTROL = re.compile(rb"[^ -~]")
 
 
 def escape(text: bytes) -> bytes:
-    """`text` with everything that could break a line or a quoted field as \\xHH."""
-    return _UNSAFE.sub(lambda found: b"\\x%02x" % found[0][0], text)
+    """`text` with everything that could break a line or a quoted field as \\xHH.
+
+    What a field may be full of goes first and in C: 30 KB of it took 10 milliseconds one by one.
+    """
+    if _UNSAFE.search(text) is None:
+        return text
+    for byte in (b"\\", b'"', b"\t"):
+        text = text.replace(byte, b"\\x%02x" % byte[0])
+    text = text.decode("latin-1").encode("ascii", "backslashreplace")
+    return _CONTROL.sub(lambda found: b"\\x%02x" % found[0][0], text)
 
 
 def quote(text: bytes) -> bytes:

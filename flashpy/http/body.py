@@ -7,18 +7,17 @@ ways is how requests are smuggled.
 
 import re
 
+from flashpy.http.framing import TCHAR
 from flashpy.http.status import Refusal
 
-_SIZE_LINE = re.compile(
-    rb"([0-9A-Fa-f]{1,16})"
-    rb"(?:[ \t]*;[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-    rb"(?:[ \t]*=[ \t]*(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-    rb"|\"(?:[^\"\\\x00-\x08\x0a-\x1f\x7f]|\\[^\x00-\x08\x0a-\x1f\x7f])*\"))?)*"
-)
-_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
+_TOKEN = b"[%b]+" % TCHAR
+_CONTROL = rb"\x00-\x08\x0a-\x1f\x7f"
+_QUOTED = rb"\"(?:[^\"\\%b]|\\[^%b])*\"" % (_CONTROL, _CONTROL)
+_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:%b)*" % _EXTENSION)
+_TRAILER = re.compile(rb"%b:[^%b]*" % (_TOKEN, _CONTROL))
 _LONGEST_LINE = 4096
 _MOST_TRAILERS = 64
-
 
 _SIZE, _AFTER_DATA, _TRAILERS = range(3)
 

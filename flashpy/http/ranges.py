@@ -13,9 +13,6 @@ Span = tuple[int, int]
 MOST: Final = 16
 """Ranges in one field; with more it is ignored."""
 
-GAP: Final = 0
-"""Ranges at most this many bytes apart become one: about what a part of its own would cost."""
-
 _FIELD = re.compile(rb"(?i:bytes)=([0-9\-, \t]+)")
 _SPEC = re.compile(rb"([0-9]*)-([0-9]*)")
 _HUGE: Final = 1 << 64
@@ -87,10 +84,10 @@ def _number(digits: bytes) -> int:
 
 
 def _coalesce(spans: list[Span]) -> tuple[Span, ...]:
-    """Join spans that overlap or lie at most GAP bytes apart."""
+    """Join spans that overlap or touch."""
     joined: list[Span] = []
     for start, stop in sorted(spans):
-        if joined and start <= joined[-1][1] + GAP:
+        if joined and start <= joined[-1][1]:
             joined[-1] = joined[-1][0], max(joined[-1][1], stop)
         else:
             joined.append((start, stop))

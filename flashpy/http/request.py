@@ -19,6 +19,7 @@ import gunicorn_h1c
 from gunicorn_h1c import _parser_fast
 
 from flashpy.http.accesstext import quote
+from flashpy.http.framing import TCHAR
 from flashpy.http.status import Refusal
 
 KNOWN_METHODS = frozenset(
@@ -45,8 +46,9 @@ _MEANING = dict.fromkeys(CONDITIONS, _CONDITION) | {
     b"referer": _REFERER,
     b"user-agent": _AGENT,
 }
-_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/(\d)\.(\d)")
+_LINE = re.compile(rb"([%b]+) ([!-~]+) HTTP/(\d)\.(\d)" % TCHAR)
 _REMEMBERED = 4096
+_REMEMBERED_BYTES = 4 << 20  # of lines, and of what makes requests; a client can send lines of 30 KB
 _VOLATILE = 256
 _BEFORE = b"GET / HTTP/1.1\r\n"
 _USUAL = 4096
@@ -101,10 +103,11 @@ class Request:
     """One request head, with the fields that a file server heeds. Never changed: equal heads share one.
 
     `keeps`: the client wants the connection to stay open. `special` is None when nothing but the request line and Host
-    bears on the content of the reply. `referer` and `agent` are as the access log wants them.
+    bears on the content of the reply. `referer` and `agent` are as the access log wants them. `weight` is about what
+    it takes of memory, in bytes.
     """
 
-    __slots__ = ("agent", "host", "keeps", "line", "referer", "special")
+    __slots__ = ("agent", "host", "keeps", "line", "referer", "special", "weight")
 
     def __init__(self, line: Line, fields: Iterable[Field]) -> None:
         self.line = line
@@ -131,6 +134,7 @@ class Request:
         # Close is stronger than keep-alive, which only an HTTP/1.0 client needs to say (RFC 9112 9.3).
         self.keeps = line.minor == 1 if not options else options == _SAYS_KEEP
         self.special = _heed(line, others) if others else None
+        self.weight = 0
 
 
 class Special:
@@ -157,6 +161,7 @@ class RequestParser:
         self._meaning = self._known.__getitem__
         self.memory = self._known
         self._requests: dict[Gist, Request] = {}
+        self._requests_bytes = 0
 
     def read(self, lines: list[bytes]) -> Gist:
         """What matters of one or more whole heads, split at CRLF. Raises Refusal."""
@@ -176,9 +181,13 @@ class RequestParser:
             raise Refusal(400, reason="no request line")
         if not all(isinstance(field, Field) for field in fields):
             raise Refusal(400, reason="a request line among the fields")
-        request = Request(line, [field for field in fields if isinstance(field, Field) and field is not END])
-        if len(self._requests) >= _REMEMBERED:
+        heeded = [field for field in fields if isinstance(field, Field) and field is not END]
+        request = Request(line, heeded)
+        request.weight = len(line.quoted) + sum([len(field.value) for field in heeded])
+        self._requests_bytes += request.weight
+        if len(self._requests) >= _REMEMBERED or self._requests_bytes > _REMEMBERED_BYTES:
             self._requests.clear()
+            self._requests_bytes = request.weight
         self._requests[gist] = request
         return request, False
 
@@ -208,7 +217,7 @@ class _Known(dict[bytes, Meaning | None]):
 
     def __init__(self, learn: Callable[[bytes], Meaning | None]) -> None:
         super().__init__({b"": END})
-        self.learned = 0
+        self.learned = self._bytes = 0
         self.idle_names: dict[bytes, int] = {}
         self._learn = learn
 
@@ -223,10 +232,12 @@ class _Known(dict[bytes, Meaning | None]):
         else:
             self.idle_names[name] = values + 1
             meaning = None
-        if len(self) >= _REMEMBERED:
+        self._bytes += len(text)
+        if len(self) >= _REMEMBERED or self._bytes > _REMEMBERED_BYTES:
             self.clear()
             self.idle_names.clear()
             self[b""] = END
+            self._bytes = len(text)
         self[text] = meaning
         return meaning
 

@@ -8,14 +8,14 @@ sends three ready pieces in one system call and formats nothing.
 from typing import Any
 
 from flashpy.http.pages import page
-from flashpy.http.status import REASONS, Refusal
+from flashpy.http.status import REASONS, Fields, Refusal
 
 ALLOW = b"GET, HEAD, OPTIONS"
 KEEP, KEEP_OLD, CLOSE = range(3)
+"""The kinds of last fields: stay open, stay open for an HTTP/1.0 client that asked for it, the last reply."""
 _CONNECTION = (b"", b"Connection: keep-alive\r\n", b"Connection: close\r\n")
 
 Segment = bytes | tuple[int, int]
-Fields = tuple[tuple[bytes, bytes], ...]
 
 
 class Reply:
@@ -24,8 +24,8 @@ class Reply:
     `body` is all of it when it is at hand, else `stream` says what to send: ready bytes, and (start, stop) spans of the
     file of `entry`. `length` is the body's in bytes; `chunk` is what it lies in, up to the file's byte `stop`. Only a
     `lasting` reply, which depends on nothing but the request line, the site and the entry, may be remembered; it knows
-    what the log says of it and the `size` of head and body in bytes. While `dated` is the last fields of this second,
-    `whole` is all of it in one piece.
+    what the log says of it (`said`) and the `size` of head and body in bytes. `heat` counts how often it was sent in
+    pieces this second; while `dated` is the last fields of this second, `whole` is all of it in one piece.
     """
 
     __slots__ = (
@@ -74,13 +74,13 @@ def head(status: int, fields: Fields, extra: bytes = b"") -> bytes:
 
 
 def last_fields(date: bytes) -> tuple[bytes, bytes, bytes]:
-    """The end of every head, for KEEP, KEEP_OLD (an HTTP/1.0 client that asked for it) and CLOSE."""
+    """The end of every head, one for each kind."""
     return tuple(b"%bDate: %b\r\n\r\n" % (option, date) for option in _CONNECTION)  # type: ignore[return-value]
 
 
 def refusal(problem: Refusal, *, with_body: bool) -> Reply:
     """The error page of a Refusal, as HEAD or any other method gets it."""
-    return error(problem.status, tuple(problem.headers), with_body=with_body)
+    return error(problem.status, problem.headers, with_body=with_body)
 
 
 def error(status: int, fields: Fields = (), *, with_body: bool) -> Reply:

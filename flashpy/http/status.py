@@ -6,7 +6,8 @@ status and says whether the connection can go on. It is caught in one place.
 
 from typing import Final
 
-Headers = tuple[tuple[bytes, bytes], ...]
+Fields = tuple[tuple[bytes, bytes], ...]
+"""Field lines of a reply: names and values."""
 
 REASONS: Final[dict[int, str]] = {
     100: "Continue",
@@ -70,7 +71,7 @@ class Refusal(Exception):
 
     __slots__ = ("close", "headers", "reason", "status")
 
-    def __init__(self, status: int, close: bool = True, headers: Headers = (), reason: str = "") -> None:
+    def __init__(self, status: int, close: bool = True, headers: Fields = (), reason: str = "") -> None:
         super().__init__(status, close, headers, reason)
         self.status = status
         self.close = close

@@ -106,20 +106,25 @@ def _spawner(control: socket.socket, requests: socket.socket) -> None:
     while True:
         poll.poll()
         try:
-            got = channel.receive(requests)
+            fds = _receive_request(requests)
         except EOFError:
             return
-        except ValueError:
-            got = None
         # After the request: what it may name was sent before it.
         if control.fileno() >= 0 and not _take_roots(control, roots):
             poll.unregister(control)
             control.close()
-        if got is not None:
-            _, fds = got
-            if len(fds) == 2:
-                _fork(fds[0], fds[1], (control, requests), roots)
-            channel.close(fds)
+        if len(fds) == 2:
+            _fork(fds[0], fds[1], (control, requests), roots)
+        channel.close(fds)
+
+
+def _receive_request(requests: socket.socket) -> list[int]:
+    """What comes with a request: the helper's end of a channel, and the memory of the cache. Raises EOFError."""
+    try:
+        got = channel.receive(requests)
+    except ValueError:
+        return []
+    return [] if got is None else got[1]
 
 
 def _take_roots(control: socket.socket, roots: list[wire.Root]) -> bool:
@@ -141,7 +146,7 @@ def _fork(end: int, memory: int, foreign: tuple[socket.socket, ...], roots: list
         pid = os.fork()
     except OSError as error:
         # The worker sees the end of its channel and asks again.
-        _complain(f"no helper: {error.strerror}")
+        _log_error(f"no helper: {error.strerror}")
         return
     if not pid:
         _run_helper(end, memory, foreign, roots)
@@ -157,7 +162,7 @@ def _run_helper(end: int, memory: int, foreign: tuple[socket.socket, ...], roots
             helper(socket.socket(fileno=end), memory, dict(enumerate(roots)))
             status = 0
     except BaseException as error:
-        _complain(f"helper: {_describe(error)}")
+        _log_error(f"helper: {_describe(error)}")
     finally:
         os._exit(status)
 
@@ -188,7 +193,7 @@ def _answer(record: bytes, roots: Mapping[int, wire.Root], memory: memoryview) -
     except MemoryError:
         raise
     except Exception as error:  # a bug costs the one request, never the helper
-        _complain(f"helper: {_describe(error)}")
+        _log_error(f"helper: {_describe(error)}")
         return wire.Failure(wire.job_id(record), wire.BROKEN, 0)
 
 
@@ -201,7 +206,6 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{where}"
 
 
-def _complain(text: str) -> None:
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+def _log_error(text: str) -> None:
     with suppress(OSError):
-        os.write(2, f"{stamp} [{os.getpid()}] [error] {text}\n".encode())
+        os.write(2, logfile.error_line("error", text))

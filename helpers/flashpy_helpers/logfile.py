@@ -84,7 +84,7 @@ def run(records: socket.socket, access: int, error: int) -> None:
         now = time.monotonic()
         for stream in streams.values():
             if stream.lost and (not stream.failing or ended or now - told > _REMIND):
-                _confess(stream, streams[b"E"])
+                _report_loss(stream, streams[b"E"])
                 told = now
         if not ended and sum(len(lines) for _, lines in batch) < _BUSY_BYTES:
             time.sleep(_NAP)
@@ -111,9 +111,14 @@ def _gather(records: socket.socket) -> tuple[list[tuple[bytes, bytes]], bool]:
     return batch, False
 
 
-def _confess(stream: Stream, log: Stream) -> None:
+def _report_loss(stream: Stream, log: Stream) -> None:
     """Say in the error log how much was lost."""
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     text = f"{stream.name} log: {stream.lost} lines lost: {stream.reason}"
-    if log.tell(f"{stamp} [{os.getpid()}] [warning] {text}\n".encode()):
+    if log.tell(error_line("warning", text)):
         stream.lost = 0
+
+
+def error_line(level: str, text: str) -> bytes:
+    """A line of the error log about this process, in the format that all processes use."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    return f"{stamp} [{os.getpid()}] [{level}] {text}\n".encode()
