@@ -28,7 +28,7 @@ _configuration = click.option(
     "file",
     metavar="FILE",
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     help="The configuration, in TOML.",
 )
 
@@ -40,13 +40,13 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(readable=False, path_type=Path))
 @click.option(
     "-c",
     "--config",
     "file",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     help="The configuration, in TOML.",
 )
 @click.option(
@@ -57,7 +57,7 @@ def main() -> None:
 )
 @click.option("--workers", metavar="N", type=int, help="Worker processes.")
 def serve(folder: Path | None, file: Path | None, listen: tuple[str, ...], workers: int | None) -> None:
-    """Serve what a configuration says, or the folder DIR with sensible defaults."""
+    """Serve the folder DIR, or what a configuration says."""
     if (folder is None) == (file is None):
         raise click.UsageError("give either a folder or a configuration with -c FILE")
     # Absolute now: a reload must find the same whatever the current folder is by then.
@@ -88,7 +88,7 @@ def check(file: Path) -> None:
 @main.command()
 @_configuration
 def config(file: Path) -> None:
-    """Print the effective settings, with all defaults, as a configuration."""
+    """Print the settings with all defaults filled in, as TOML."""
     from flashpy.config import load, to_toml
 
     click.echo(to_toml(_or_exit(lambda: load(file))), nl=False)

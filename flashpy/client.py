@@ -10,7 +10,7 @@ from flashpy import accesslog
 from flashpy.http.accesstext import quote
 from flashpy.http.body import Body
 from flashpy.http.request import Gist, Request
-from flashpy.http.response import KEEP, Reply
+from flashpy.http.response import CLOSE, KEEP, Reply
 from flashpy.http.status import Refusal
 from flashpy.loop import HANGUP
 from flashpy.outgoing import Outgoing
@@ -129,13 +129,19 @@ class Client:
         """Say that we send no more, and read what the client still sends: a reset could destroy the last reply."""
         self._since = self._service.loop.now
         self._buffer = b""
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-        except OSError:
+        if not self._say_end():
             self.close()
             return
         self._enter(LINGERING)
         self._watch()
+
+    def _say_end(self) -> bool:
+        """Send what is still held back, and the FIN; False when the peer is gone."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return True
 
     def _discard(self, _mask: int) -> None:
         try:
@@ -188,7 +194,12 @@ class Client:
         self._waiter = self._outgoing = self._reply = self._request = self._body = None
         self.state = CLOSED
         self._service.connections.pop(self._fd, None)
-        self._service.loop.discard(self._fd, self._sock)
+        self._service.loop.discard(self._fd, self._push_and_close if self._kind == CLOSE else self._sock.close)
+
+    def _push_and_close(self) -> None:
+        """Let out what MSG_MORE holds back: closing over bytes that nobody read would reset it away."""
+        self._say_end()
+        self._sock.close()
 
     def _account(self, status: int, content_sent: int) -> None:
         """Count and log a request that is over, well or badly."""

@@ -276,7 +276,7 @@ class HelperPool:
         self._helpers.discard(helper)
         if helper in self._idle:
             self._idle.remove(helper)
-        self._loop.discard(helper.sock.fileno(), helper.sock)
+        self._loop.discard(helper.sock.fileno(), helper.sock.close)
 
     def tick(self) -> None:
         """Timeouts, write-offs, helpers that never said hello or have nothing to do. Several times a second."""

@@ -11,7 +11,6 @@ import select
 import time
 from collections.abc import Callable
 from itertools import count
-from typing import Protocol
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -23,12 +22,6 @@ EXCLUSIVE = select.EPOLLEXCLUSIVE
 Handler = Callable[[int], None]
 _EVENTS_PER_TURN = 256
 _LONGEST_WAIT = 1.0
-
-
-class Closable(Protocol):
-    """Anything with a descriptor that is closed at the end of the turn."""
-
-    def close(self) -> None: ...
 
 
 class Loop:
@@ -45,7 +38,7 @@ class Loop:
         self._handlers: dict[int, Handler] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        self._closing: list[Closable] = []
+        self._closing: list[Callable[[], None]] = []
         self._hooks: list[Callable[[], None]] = []
 
     def add(self, fd: int, events: int, handler: Handler) -> None:
@@ -63,13 +56,13 @@ class Loop:
         if self._handlers.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
-    def discard(self, fd: int, resource: Closable) -> None:
-        """Forget `fd` now and close `resource` at the end of the turn.
+    def discard(self, fd: int, close: Callable[[], None]) -> None:
+        """Forget `fd` now; `close` is called at the end of the turn, and closes it.
 
         Closing the last descriptor of a socket takes it out of epoll, which spares a system call.
         """
         self._handlers.pop(fd, None)
-        self._closing.append(resource)
+        self._closing.append(close)
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Call `action` once, about `seconds` from now."""
@@ -109,8 +102,8 @@ class Loop:
 
     def _close_discarded(self) -> None:
         closing, self._closing = self._closing, []
-        for resource in closing:
-            resource.close()
+        for close in closing:
+            close()
 
     def _run_timers(self) -> None:
         timers, now = self._timers, self.now

@@ -5,7 +5,6 @@ leave together, one record is kept for the log. Whatever does not fit the socket
 through `outgoing`.
 """
 
-import contextlib
 import socket
 from typing import Any, Final
 
@@ -62,6 +61,7 @@ class Replying(Client):
             self._since = service.loop.now
             self.state = READING
         else:
+            self._kind = kind
             self._leave(request is not None and request.keeps)
 
     def _leave(self, unexpected: bool) -> None:
@@ -69,9 +69,6 @@ class Replying(Client):
         if self._buffer or unexpected:
             self.linger()
             return
-        # Push what MSG_MORE holds back, with the FIN: closing over bytes that nobody read would reset it away.
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
         self.close()
 
     def _send_reply(self, reply: Reply) -> None:

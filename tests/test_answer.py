@@ -128,6 +128,7 @@ def test_known_failures(desk: Desk, verdict: int, status: int) -> None:
     desk.know(b"x", verdict)
     problem = desk.refused("/x")
     assert (problem.status, problem.close) == (status, False)
+    assert bool(problem.reason) == (status == 403)  # the operator's to mend, so it is logged
 
 
 def test_a_folder_is_redirected_with_its_query(desk: Desk) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from flashpy.arbiter import BOOT_FAILED
 from tests.conftest import StartServer
-from tests.server import REPOSITORY, Client, Server, wait_until
+from tests.server import REPOSITORY, SECONDS, Client, Server, wait_until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 STANDIN = (str(REPOSITORY / "tests" / "standin.py"),)
@@ -326,9 +326,9 @@ def test_ttin_and_ttou(start: Start) -> None:
         server.signal(signal.SIGTTIN)
         server.wait_log(f"{wanted} workers wanted")
     assert set(first) <= set(wait_until(lambda: len(server.workers()) == 3 and server.workers()))
-    for wanted, count in ((2, 2), (1, 1), (1, 2)):
+    for words, count in (("2 workers", 2), ("1 worker", 1), ("1 worker", 2)):
         server.signal(signal.SIGTTOU)
-        server.wait_log(f"{wanted} workers wanted", count)
+        server.wait_log(f"{words} wanted", count)
     wait_until(lambda: len(server.workers()) == 1)
     assert server.workers() == first
 
@@ -566,6 +566,24 @@ def test_standard_output_may_be_closed(start: Start) -> None:
     run = "runpy.run_path(sys.argv[0], run_name='__main__')"
     server = start(program=("-c", shut + run, *STANDIN))
     assert facts(server)["pid"] in server.workers()
+
+
+def test_standard_error_may_be_closed(tmp_path: Path) -> None:
+    """Also for a worker, and for what is told before there is a log helper."""
+    (tmp_path / "www").mkdir()
+    command = [sys.executable, "-m", "flashpy", "serve", "www", "--listen", "127.0.0.1:0", "--workers", "1"]
+    closed = subprocess.Popen(
+        ["sh", "-c", 'exec "$@" 0<&- 2>&-', "sh", *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'helpers'}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert closed.stdout is not None
+    with closed, closed.stdout:
+        assert closed.stdout.readline().startswith("flashpy: listening on http://127.0.0.1:")
+        closed.terminate()
+        assert closed.wait(SECONDS) == 0
 
 
 def test_ctrl_c_in_the_terminal_loses_no_line(start: Start) -> None:

@@ -488,6 +488,11 @@ def test_windows_line_ends_count_once(folder: Folder) -> None:
     assert caught.value.line == 3
 
 
+def test_a_byte_order_mark_is_passed_over(folder: Folder) -> None:
+    folder.file.write_bytes(b'\xef\xbb\xbf[[site]]\nroot = "w"\n')
+    assert load(folder.file).site[0].root.endswith("/w")
+
+
 RICH = """
 [server]
 listen = ["0.0.0.0:80", { address = "unix:/run/s", mode = "0600" }]

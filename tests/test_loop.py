@@ -88,7 +88,7 @@ def test_no_event_of_this_turn_reaches_what_was_given_up_in_it(turner: Turner) -
     def handler(this: int) -> None:
         other = pairs[1 - this][0]
         told.append(this)
-        turner.loop.discard(other.fileno(), other)
+        turner.loop.discard(other.fileno(), other.close)
         number = os.dup(0)
         fresh.append(number)
         assert number != other.fileno()

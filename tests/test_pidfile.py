@@ -56,5 +56,7 @@ def test_a_file_that_was_removed_is_no_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        Pidfile(str(tmp_path / "none" / "flashpy.pid"))
+    path = str(tmp_path / "none" / "flashpy.pid")
+    with pytest.raises(FileNotFoundError, match="the pid file cannot be written") as caught:
+        Pidfile(path)
+    assert caught.value.filename == path

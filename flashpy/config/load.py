@@ -67,7 +67,7 @@ def _with_options(server: Server, listen: Sequence[str], workers: int | None) ->
         except msgspec.ValidationError:
             kind = kind_at(("server", "workers"))
             assert kind is not None
-            words = f"expected {expected(kind)}, not {workers}"
+            words = f"expected {expected(kind._replace(unit=''))}, not {workers}"
             raise ConfigError("", 0, "--workers", words) from None
         server = msgspec.structs.replace(server, workers=workers)
     return server
