@@ -151,7 +151,7 @@ def test_pipelined_requests_have_a_line_each(server: Server) -> None:
 
 
 def test_lines_are_dropped_and_counted_when_nobody_writes_them(server: Server) -> None:
-    (helper,) = server.named("flashpy-log")
+    (helper,) = wait_until(lambda: server.named("flashpy-log"))
     agent = {"User-Agent": "x" * 8000}
     count = 600
     os.kill(helper, signal.SIGSTOP)

@@ -121,7 +121,7 @@ def test_the_log_helper_is_killed(start_server: StartServer, tmp_path: Path) -> 
     clients = on_each_worker(server)
     first = len(lines_of(server, 2))
     server.expect_error("the log helper")
-    (former,) = server.named("flashpy-log")
+    (former,) = wait_until(lambda: server.named("flashpy-log"))
     kill(former)
     wait_until(lambda: former not in server.tree(), "the log helper's end")
     for number in range(50):
