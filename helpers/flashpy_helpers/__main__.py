@@ -174,6 +174,8 @@ def helper(sock: socket.socket, fd: int, roots: Mapping[int, wire.Root]) -> None
     """
     memory = memoryview(mmap.mmap(fd, os.fstat(fd).st_size, mmap.MAP_SHARED))
     os.close(fd)
+    # A helper that wakes does not push its worker off the processor: hits go before misses.
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     answer: wire.Answer = wire.Hello(wire.VERSION, os.getpid())
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
