@@ -198,8 +198,12 @@ def only(server: Server, worker: int) -> Iterator[None]:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a signal has stopped the process (it may be traced)."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    """Whether SIGSTOP has stopped the process. One that is traced also stops at every system call, and goes on."""
+    fields = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
+    return fields["State"][0] in "Tt" and not pending >> (signal.SIGSTOP - 1) & 1
 
 
 def whole_length(data: bytes | bytearray) -> int:
