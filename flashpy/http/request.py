@@ -46,10 +46,12 @@ _MEANING = dict.fromkeys(CONDITIONS, _CONDITION) | {
     b"referer": _REFERER,
     b"user-agent": _AGENT,
 }
+_FRAMING = (b"content-length", b"transfer-encoding")
 _LINE = re.compile(rb"([%b]+) ([!-~]+) HTTP/(\d)\.(\d)" % TCHAR)
 _REMEMBERED = 4096
 _REMEMBERED_BYTES = 4 << 20  # of lines, and of what makes requests; a client can send lines of 30 KB
 _VOLATILE = 256
+TRIMMED = 8  # names that `trim` leaves out, and lines in a head
 _BEFORE = b"GET / HTTP/1.1\r\n"
 _USUAL = 4096
 _NO_LIMIT = 1 << 30
@@ -171,6 +173,10 @@ class RequestParser:
             raise Refusal(400, reason="no request line")
         return tuple(filter(None, map(self._meaning, lines)))
 
+    def may_have(self, lines: int) -> bool:
+        """Whether so many lines, the empty ones at the end included, are within the limits."""
+        return lines <= self._lines_limit
+
     def request(self, gist: Gist) -> tuple[Request, bool]:
         """The Request of one head, and whether such a one was asked for before. Raises Refusal."""
         known = self._requests.get(gist)
@@ -212,13 +218,17 @@ class _Known(dict[bytes, Meaning | None]):
     """Lines and what they mean; what is missing is learned. Emptied when full: what is hot is back with the next head.
 
     Of a name without meaning only the value is new, and one of printable ASCII needs no parser. A name that keeps
-    coming with new values (the id of a proxy's requests) is looked at each time and not remembered.
+    coming with new values (the id of a proxy's requests) is looked at each time and not remembered. Lines of such names
+    can be left out of a head without a change in what it means: `trim(b"", head, TRIMMED)` does it in 0.3 microseconds,
+    and leaves in whatever is not printable ASCII. It is None while there is no such name.
     """
 
     def __init__(self, learn: Callable[[bytes], Meaning | None]) -> None:
         super().__init__({b"": END})
         self.learned = self._bytes = 0
         self.idle_names: dict[bytes, int] = {}
+        self.trim: Callable[[bytes, bytes, int], bytes] | None = None
+        self._volatile: list[bytes] = []
         self._learn = learn
 
     def __missing__(self, text: bytes) -> Meaning | None:
@@ -231,19 +241,33 @@ class _Known(dict[bytes, Meaning | None]):
             return None
         else:
             self.idle_names[name] = values + 1
+            if values + 1 == _VOLATILE and len(self._volatile) < TRIMMED:
+                self._leave_out(name)
             meaning = None
         self._bytes += len(text)
         if len(self) >= _REMEMBERED or self._bytes > _REMEMBERED_BYTES:
-            self.clear()
-            self.idle_names.clear()
-            self[b""] = END
+            self._forget()
             self._bytes = len(text)
         self[text] = meaning
         return meaning
 
+    def _leave_out(self, name: bytes) -> None:
+        self._volatile.append(re.escape(name))
+        self.trim = re.compile(rb"\r\n(?:%b)[ -~]*(?=\r\n)" % b"|".join(self._volatile)).sub
+
+    def _forget(self) -> None:
+        self.clear()
+        self.idle_names.clear()
+        self._volatile.clear()
+        self.trim = None
+        self[b""] = END
+
 
 def _judge(text: bytes) -> Field | None:
     """What a field line means to us: None when nothing. Raises Refusal for a malformed one."""
+    framing = text[: text.find(b":")].lower()
+    if framing in _FRAMING:  # what these may say is decided here: versions of the parser differ in it
+        text = b"X" + text[len(framing) :]
     message = _BEFORE + text + b"\r\n\r\n"
     try:
         parsed = _parse(message) if len(message) < _USUAL else _parse(message, 0, _NO_LIMIT, _NO_LIMIT, _NO_LIMIT)
@@ -254,7 +278,7 @@ def _judge(text: bytes) -> Field | None:
     name, value = parsed.headers[0]
     if not name:
         raise Refusal(400, reason="folded line")
-    name = name.lower()
+    name = framing if framing in _FRAMING else name.lower()
     what = _MEANING.get(name, 0)
     if what == _REFERER:
         value = quote(value)
