@@ -11,6 +11,7 @@ wrapper asks for timeouts and copies attributes, and takes 2 of the 4.5 microsec
 import errno
 import heapq
 import socket
+from typing import Any
 
 from flashpy.connection import Connection
 from flashpy.loop import EXCLUSIVE, READ, Handler
@@ -75,29 +76,29 @@ class Acceptor:
         return self._service.limits.connections - len(self._service.connections)
 
     def _handler(self, sock: socket.socket, lane: Lane) -> Handler:
+        take = sock._accept  # type: ignore[attr-defined]
+
         def accept(_mask: int) -> None:
             room = min(self._room(), ACCEPTS_PER_TURN)
             if room <= 0 and self._make_room():
                 room = 1  # the one who knocked: whether there is another is not known, and nobody goes for nobody
             for taken in range(room):
-                if not self._accept(sock, lane, knocked=not taken):
+                try:
+                    fd, address = take()
+                except BlockingIOError:
                     return
+                except OSError as problem:
+                    if problem.errno not in _NO_ROOM:
+                        continue  # the newcomer went away again
+                    if not taken:  # without a descriptor to spare accept fails before it looks who is there
+                        self._run_out(problem)
+                    return
+                self._welcome(fd, address, lane)
 
         return accept
 
-    def _accept(self, sock: socket.socket, lane: Lane, *, knocked: bool) -> bool:
-        """One newcomer, who `knocked` if there is one for certain; False when there is none, or no descriptor."""
+    def _welcome(self, fd: int, address: Any, lane: Lane) -> None:
         service = self._service
-        try:
-            fd, address = sock._accept()  # type: ignore[attr-defined]
-        except BlockingIOError:
-            return False
-        except OSError as problem:
-            if problem.errno in _NO_ROOM:
-                if knocked:  # without a descriptor to spare accept fails before it looks whether anybody is there
-                    self._run_out(problem)
-                return False
-            return True  # the newcomer went away again
         service.counts.accepted += 1
         client = socket.SocketType(_ANY_FAMILY, _STREAM, 0, fd)
         connection = Connection(service, lane, client, "unix:" if lane.local else address[0])
@@ -106,7 +107,6 @@ class Acceptor:
             connection.start()
         except Exception as problem:  # the event is the listener's, but the loss is the client's
             connection.fail(problem)
-        return True
 
     def _run_out(self, problem: OSError) -> None:
         """No descriptor is free: an idle connection goes, and newcomers wait a moment."""

@@ -4,12 +4,15 @@ A line is three parts: the client's prefix (made once a connection), the time (o
 memoised head is remembered with the reply. So a hit costs the log one append to a list.
 """
 
+from functools import lru_cache
+
 from flashpy.http.dates import format_log_time
 from flashpy.http.request import Request
 
 _NOTHING = b'"-" "-"\n'
 
 
+@lru_cache(maxsize=4096)
 def prefix(address: str) -> bytes:
     """The start of every line of a client: `192.0.2.1 - - [`."""
     return address.encode("ascii", "replace") + b" - - ["

@@ -183,18 +183,27 @@ class Client:
         """Let go of everything; a request that got no whole reply is logged with what was sent."""
         if self.state == CLOSED:
             return
+        if self._reply is not None or self._request is not None:
+            self._give_up()
+        self.state = CLOSED
+        self._service.connections.pop(self._fd, None)
+        close = self._push_and_close if self._kind == CLOSE else self._sock.close
+        if self._watched < 0:
+            close()  # epoll never knew it, so no event of this turn can mean it, and its memory is still warm
+        else:
+            self._service.loop.discard(self._fd, close)
+
+    def _give_up(self) -> None:
+        """The request under way gets no more of its reply."""
         if self._reply is not None:
             self._account(self._reply.status, self._content_sent(self._outgoing) if self._outgoing else 0)
-        elif self._request is not None:
+        else:
             self._account(CLIENT_GONE, 0)
         if self._waiter is not None:
             self._waiter.cancel()
         if self._outgoing is not None:
             self._outgoing.close()
-        self._waiter = self._outgoing = self._reply = self._request = self._body = None
-        self.state = CLOSED
-        self._service.connections.pop(self._fd, None)
-        self._service.loop.discard(self._fd, self._push_and_close if self._kind == CLOSE else self._sock.close)
+        self._waiter = self._outgoing = self._reply = self._request = None
 
     def _push_and_close(self) -> None:
         """Let out what MSG_MORE holds back: closing over bytes that nobody read would reset it away."""

@@ -15,12 +15,13 @@ from flashpy.client import NOW, RECEIVE
 from flashpy.helperpool import QueueFull, Trouble
 from flashpy.http import framing
 from flashpy.http.body import Body
-from flashpy.http.request import Request, Special
-from flashpy.http.response import KEEP
+from flashpy.http.request import TRIMMED, Request, Special
+from flashpy.http.response import CLOSE
 from flashpy.http.status import Refusal
 from flashpy.http.target import parse_target
 from flashpy.loop import READ
-from flashpy.replying import Replying
+from flashpy.replying import FLAGS, Replying
+from flashpy.service import Remembered
 from flashpy.sites import Site
 from flashpy.states import CLOSED, READING, WAITING
 
@@ -60,28 +61,30 @@ class Connection(Replying):
         service = self._service
         found = find(data)
         if found is not None and not self._buffer and self._body is None:
-            reply, rest, size = found
+            reply, rest, kind, size = found
             now = service.loop.now
             if (now <= reply.entry.fresh_until or service.usable(reply.entry)) and (
                 self.served < service.kept_requests
             ):
                 self.served += 1
                 self._since = now
-                tail = service.tail
+                whole = reply.whole[kind]
                 try:
-                    if reply.dated is tail:
+                    if whole:
                         send_one = self._send_one
-                        sent = send_one(reply.whole, NOW)
+                        sent = send_one(whole, FLAGS[kind])
                     else:
-                        sent = self._send((reply.head, tail, reply.body), (), NOW)
-                        service.warm(reply)
+                        sent = self._send((reply.head, service.tails[kind], reply.body), (), FLAGS[kind])
+                        service.warm(reply, kind)
                 except OSError:
                     sent = 0
                 if sent == size:
-                    service.answered.append((self, rest, reply))
+                    service.answered.append((self.prefix, rest, reply))
+                    if kind == CLOSE:
+                        self._kind = kind
+                        self.close()
                     return
-                self._gist = self._lane.parser.read(data.split(b"\r\n"))
-                self._fell_short(reply, KEEP, sent)
+                self._fell_short(reply, kind, sent, data)
                 return
         if len(data) == RECEIVE:
             self._distrust_edges()
@@ -96,29 +99,40 @@ class Connection(Replying):
 
     def _read_first(self, data: bytes) -> None:
         """Bytes that begin a request: mostly they are exactly one head, and what matters of it was answered before."""
-        lane, service = self._lane, self._service
-        if data.endswith(b"\r\n\r\n") and len(data) <= service.head_limit:
-            memory, find = lane.memory, lane.gists.get
-            learned = memory.learned
-            try:
-                gist = lane.parser.read(data.split(b"\r\n"))
-            except Refusal:
-                gist = ()  # which of several heads it is, the long way finds out
-            known = find(gist)
-            if known is not None and self.served < service.kept_requests:
-                reply, rest, kind = known
+        service = self._service
+        if data.endswith(b"\r\n\r\n") and len(data) <= service.head_limit and self.served < service.kept_requests:
+            known = self._recall(data)
+            if known is not None:
+                reply, rest, kind, _ = known
                 if self._since <= reply.entry.fresh_until or service.usable(reply.entry):
-                    self._gist = gist
                     self.served += 1
-                    self._send_short(reply, rest, kind, service.recalled)
-                    if memory.learned == learned and kind == KEEP and len(data) <= MEMO_HEAD:
-                        size = reply.size + len(service.tail)
-                        lane.heads.put(data, (reply, rest, size), reply.entry, len(data) + len(rest))
-                    if self._watched != self.state:
+                    service.counts.hits += 1
+                    self._send_short(reply, rest, kind, data)
+                    if self._watched != self.state != CLOSED:
                         self._proceed()
                     return
         self._buffer = data
         self._proceed()
+
+    def _recall(self, head: bytes) -> Remembered | None:
+        """What was answered to a head that had the same meaning. The next one like it is found without parsing."""
+        lane, key = self._lane, head
+        memory = lane.memory
+        if memory.trim is not None and len(head) <= MEMO_HEAD:
+            key = memory.trim(b"", head, TRIMMED)
+            known = lane.heads.get(key)
+            if known is not None:
+                return known
+        learned, lines = memory.learned, head.split(b"\r\n")
+        try:
+            known = lane.gists.get(lane.parser.read(lines))
+        except Refusal:
+            return None  # which of several heads it is, the long way finds out
+        if known is not None and len(head) <= MEMO_HEAD:
+            trimmed = head.count(b"\r\n") - key.count(b"\r\n") if key is not head else 0
+            if memory.learned - learned == trimmed and lane.parser.may_have(len(lines) + TRIMMED):
+                lane.heads.put(key, known, known[0].entry, len(key) + len(known[1]))
+        return known
 
     def _proceed(self) -> None:
         """Take whole requests from the buffer, in order, until one has to wait or there is none."""

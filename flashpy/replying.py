@@ -14,12 +14,11 @@ from flashpy.helperpool import Trouble
 from flashpy.http.response import CLOSE, KEEP, KEEP_OLD, Reply, refusal
 from flashpy.http.status import Refusal
 from flashpy.outgoing import BLOCKED, BROKEN, DONE, Outgoing
-from flashpy.service import Answered
 from flashpy.states import READING, SENDING, WAITING
 
 TRIES = 3
 # A last reply waits for the FIN that follows in the same turn: one segment and one wakeup of the client less.
-_FLAGS: Final = (NOW, NOW, NOW | socket.MSG_MORE)
+FLAGS: Final = (NOW, NOW, NOW | socket.MSG_MORE)
 
 
 class Replying(Client):
@@ -36,26 +35,32 @@ class Replying(Client):
             return
         rest = accesslog.rest(request, reply.said)
         if self._familiar and self.served <= self._service.kept_requests:
-            self._lane.gists.put(self._gist, (reply, rest, self._kind), reply.entry, len(rest) + request.weight)
-        self._send_short(reply, rest, self._kind, self._service.decided)
+            size = reply.size + len(self._service.tails[self._kind])
+            known = (reply, rest, self._kind, size)
+            self._lane.gists.put(self._gist, known, reply.entry, len(rest) + request.weight)
+        self._send_short(reply, rest, self._kind, b"")
 
-    def _send_short(self, reply: Reply, rest: bytes, kind: int, records: list[Answered]) -> None:
-        """Send a lasting reply: one system call, and one record for the counters and the log."""
+    def _send_short(self, reply: Reply, rest: bytes, kind: int, head: bytes) -> None:
+        """Send a lasting reply: one system call, and one record for the counters and the log.
+
+        `head` is what the client sent, unless the request is known already.
+        """
         service = self._service
-        tail = service.tails[kind]
+        tail, whole = service.tails[kind], reply.whole[kind]
         try:
-            if reply.dated is tail:
+            if whole:
                 send_one = self._send_one
-                sent = send_one(reply.whole, NOW)
+                sent = send_one(whole, FLAGS[kind])
             else:
-                sent = self._send((reply.head, tail, reply.body), (), _FLAGS[kind])
-                service.warm(reply)
+                sent = self._send((reply.head, tail, reply.body), (), FLAGS[kind])
+                service.warm(reply, kind)
         except OSError:
             sent = 0  # full or gone: the long way finds out which
         if sent != reply.size + len(tail):
-            self._fell_short(reply, kind, sent)
+            self._fell_short(reply, kind, sent, head)
             return
-        records.append((self, rest, reply))
+        service.answered.append((self.prefix, rest, reply))
+        service.answered_otherwise += 1
         request, self._request = self._request, None
         if kind != CLOSE:
             self._since = service.loop.now
@@ -81,7 +86,7 @@ class Replying(Client):
             return
         tail = self._service.tails[self._kind]
         try:
-            sent = self._send((reply.head, tail, reply.body), (), _FLAGS[self._kind])
+            sent = self._send((reply.head, tail, reply.body), (), FLAGS[self._kind])
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -106,9 +111,10 @@ class Replying(Client):
         self._outgoing = Outgoing(service.chunks, service.content, service.pool, reply.entry)
         return self._outgoing
 
-    def _fell_short(self, reply: Reply, kind: int, sent: int) -> None:
+    def _fell_short(self, reply: Reply, kind: int, sent: int, head: bytes) -> None:
         """The socket did not take all of a remembered reply: go on as for any other."""
-        self._request, _ = self._lane.parser.request(self._gist)
+        if self._request is None:
+            self._request = self._lane.parser.parse(head.split(b"\r\n"))
         self._reply = reply
         self._kind = kind
         self._dispatch_rest(reply, sent)

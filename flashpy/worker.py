@@ -149,10 +149,11 @@ class Worker:
     def _end_turn(self) -> None:
         """After the events of a turn; what did not happen in it costs one test."""
         service, store = self._service, self._store
-        if self._loop.now >= service.next_second:
-            service.read_clock()
-        if service.answered or service.recalled or service.decided:
+        now = self._loop.now
+        if now >= service.next_settling:
             service.settle_answered()
+            if now >= service.next_second:
+                service.read_clock()
         if store.brought:
             store.end_turn()
         if self._pathnames.stale:

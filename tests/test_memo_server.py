@@ -48,12 +48,48 @@ def test_what_depends_on_more_than_the_file_is_not_memoised(server: Server) -> N
             assert ask(client, head("/a.txt", "Range: bytes=0-0"))[0] == 206
             assert ask(client, head("/a.txt", "Content-Length: 2") + b"ab")[0] == 200
             assert ask(client, head("/nothing"))[0] == 404
-    for _ in range(10):
-        assert server.get("/a.txt", {"Connection": "close"}).headers["connection"] == "close"
-    with server.connect() as client:
+    server.stop()
+    assert server.counters()["memo_hits"] == 0
+
+
+def test_each_kind_of_client_has_its_own_last_fields(server: Server) -> None:
+    """One that stays, one that stays though it is old, two that go: all from the memo, none with another's ending."""
+    stays = head("/a.txt")
+    old = b"GET /a.txt HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    going = (head("/a.txt", "Connection: close"), b"GET /a.txt HTTP/1.0\r\n\r\n")
+    with server.connect() as new_client, server.connect() as old_client:
         for _ in range(10):
-            client.send(b"GET /a.txt HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-            assert client.read_reply().headers["connection"] == "keep-alive"
+            new_client.send(stays)
+            assert "connection" not in new_client.read_reply().headers
+            old_client.send(old)
+            assert old_client.read_reply().headers["connection"] == "keep-alive"
+            for data in going:
+                with server.connect() as leaving:
+                    leaving.send(data)
+                    reply = leaving.read_reply()
+                    assert (reply.body, reply.headers["connection"]) == (b"a text\n", "close")
+                    assert leaving.read_to_end() == b""
+    server.stop()
+    assert server.counters()["requests"] == 40
+    assert server.counters()["memo_hits"] >= 40 - 4 * 3
+
+
+def test_heads_that_differ_in_a_line_without_meaning(server: Server) -> None:
+    """When its name is known to come with ever new values the rest of the head is enough, and only then."""
+    with server.connect() as client:
+        for number in range(600):
+            assert ask(client, head("/a.txt", f"X-Id: {number}", "Accept: */*")) == (200, b"a text\n")
+        for line in ("X-Id: \x01", "X-Id : 1", "X-Id: 1\r\n folded", "X-Id: 1\nHost: b"):
+            with server.connect() as bad:
+                bad.send(head("/a.txt", line, "Accept: */*"))
+                assert bad.read_reply().status == 400
+        assert ask(client, head("/a.txt", *[f"X-Id: {number}" for number in range(200)], "Accept: */*"))[0] == 431
+    with server.connect() as client:  # another one: the refusal was its connection's last reply
+        assert ask(client, head("/index.html", "X-Id: 700", "Accept: */*")) == (200, b"<h1>home</h1>\n")
+        assert ask(client, head("/a.txt", "X-Id: 701", "Range: bytes=0-0")) == (206, b"a")
+        client.send(b"GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\nX-Id: 1\r\n\r\n")
+        assert client.read_reply().body == b"a text\n"
+        assert client.read_reply().status == 400
     server.stop()
     assert server.counters()["memo_hits"] == 0
 

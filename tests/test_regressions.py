@@ -14,7 +14,7 @@ from flashpy.cache.pathnames import Entry
 from flashpy.content import Content
 from flashpy.http import framing
 from flashpy.http.request import RequestParser
-from flashpy.http.response import Reply
+from flashpy.http.response import CLOSE, KEEP, Reply
 from flashpy.outgoing import BLOCKED, DONE, FULL, Outgoing
 from flashpy.tasks import Waiter
 from flashpy_helpers.wire import Identity
@@ -140,11 +140,16 @@ def test_r02_a_reply_that_was_decided_anew_has_one_line_in_the_log(bench: Bench,
 
 
 def test_r03_a_hot_reply_is_joined_once_a_second(bench: Bench) -> None:
-    """A client that closes is sent three pieces: that must not join them again for each such client."""
+    """For each kind of last fields, and not again for each client."""
+    service = bench.service
     reply = Reply(200, b"head", b"x" * 10_000)
     for _ in range(40):
-        bench.service.warm(reply)
-    assert len(bench.service._joined) == 1
+        service.warm(reply, KEEP)
+        service.warm(reply, CLOSE)
+    assert len(service._joined) == 2
+    assert reply.whole == (b"head" + service.tails[KEEP] + reply.body, b"", b"head" + service.tails[CLOSE] + reply.body)
+    service.read_clock()
+    assert reply.whole == (b"", b"", b"")
 
 
 def test_r04_long_lines_are_not_remembered_by_the_thousand() -> None:

@@ -179,6 +179,53 @@ def test_heads_that_mean_different_things_have_different_gists(lines: list[bytes
     assert (gist == plain) is idle
 
 
+ODD_LINES = (
+    *(b"X-Id: 1", b"X-Id:", b"X-Id: \t", b"X-Id: \xff", b"X-Id : 1", b" folded", b"X-Id: 1\n", b"X-Ids: 1"),
+    *(b"Accept: a", b"Range: bytes=0-1", b"", b"GET / HTTP/1.1", b"Host: x"),
+)
+
+
+@given(st.lists(st.sampled_from(ODD_LINES), max_size=8))
+def test_a_head_with_lines_left_out_means_the_same(lines: list[bytes]) -> None:
+    """What is left of a head when it was trimmed may be looked up in its place."""
+    parser = _with_volatile_id()
+    head = b"\r\n".join([b"GET / HTTP/1.1", b"Host: x", *lines, b"", b""])
+    assert parser.memory.trim is not None
+    left = parser.memory.trim(b"", head, request.TRIMMED)
+    assert len(left) <= len(head)
+    try:
+        gist = parser.read(left.split(b"\r\n"))
+    except Refusal:
+        return  # never answered, so never remembered
+    if left.count(b"\r\n\r\n") == 1:  # one head, as what is remembered is
+        assert parser.read(head.split(b"\r\n")) == gist
+
+
+def test_only_lines_of_printable_ascii_are_left_out() -> None:
+    trim = _with_volatile_id().memory.trim
+    assert trim is not None
+    assert trim(b"", b"G\r\nA: 1\r\nX-Id: 7\r\nB: 2\r\nX-Id: 8\r\n\r\n", 8) == b"G\r\nA: 1\r\nB: 2\r\n\r\n"
+    for line in (b"X-Id: \x00", b"X-Id: 1\n", b"x-id: 1", b"X-Id : 1", b"X-Id: \xe4"):
+        head = b"G\r\n" + line + b"\r\n\r\n"
+        assert trim(b"", head, 8) == head
+
+
+def test_what_fills_the_memory_also_empties_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = _with_volatile_id()
+    monkeypatch.setattr(request, "_REMEMBERED", 10)
+    for n in range(20):
+        parse(b"Host: h%d" % n, parser=parser)
+    assert parser.memory.trim is None
+
+
+def _with_volatile_id() -> RequestParser:
+    """A parser for which X-Id has come with so many values that its lines are left out."""
+    parser = RequestParser(8192, 100)
+    for number in range(request._VOLATILE + 1):
+        parse(b"Host: x", b"X-Id: %d" % number, parser=parser)
+    return parser
+
+
 def test_memory_is_bounded_under_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request, "_REMEMBERED", 50)
     parser = RequestParser(8192, 100)
