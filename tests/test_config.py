@@ -156,12 +156,12 @@ def test_auto_follows_the_machine_and_the_workers(folder: Folder) -> None:
     assert folder.load(text).server.workers == usable_cores()
     five = folder.load(text, workers=5)
     assert five.server.workers == 5
-    assert five.cache.memory == auto_memory(5, 256 << 10, 16)
+    assert five.cache.memory == auto_memory(5, 512 << 10, 16)
 
 
 def test_memory_is_cut_to_whole_chunks(folder: Folder) -> None:
     settings = folder.load('[cache]\nmemory = "10000KB"\n' + SITE)
-    assert settings.cache.memory == 10_000_000 // (256 << 10) * (256 << 10)
+    assert settings.cache.memory == 10_000_000 // (512 << 10) * (512 << 10)
 
 
 def test_the_command_line_goes_before_the_file(folder: Folder, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ BAD = [
     ("[cache]\nchunk = '100KiB'", "cache.chunk", 2, "expected a power of two, not 100KiB"),
     ("[cache]\nchunk = '32KiB'", "cache.chunk", 2, "from 64KiB to 4MiB"),
     ("[cache]\nrevalidate = '1m'", "cache.revalidate", 2, "1m, is more than cache.max_stale, 10s"),
-    ("[cache]\nmemory = '1MiB'", "cache.memory", 2, "at least 4608KiB for each worker: 18 chunks"),
+    ("[cache]\nmemory = '1MiB'", "cache.memory", 2, "at least 9MiB for each worker: 18 chunks"),
     ("[cache]\nmemory = 'all'", "cache.memory", 2, 'such as "512MiB", or "auto", not "all"'),
     ("[cache]\nmemory = 0", "cache.memory", 2, "expected a size"),
     ("[cache]\nlock = 1", "cache.lock", 2, "expected true or false, not 1"),

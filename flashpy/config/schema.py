@@ -17,7 +17,7 @@ KIB, MIB = 1 << 10, 1 << 20
 DAY = 86400.0
 
 # What `memory` is worked out from, so these defaults have names.
-CHUNK = 256 * KIB
+CHUNK = 512 * KIB
 MAX_HELPERS = 16
 # A chunk cache below this is no cache; one more than the helpers for each reply under way.
 LEAST_AUTO_CHUNKS = 8
