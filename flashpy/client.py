@@ -53,7 +53,6 @@ class Client:
         "_reply",
         "_request",
         "_send",
-        "_send_one",
         "_service",
         "_since",
         "_sock",
@@ -73,8 +72,7 @@ class Client:
         self._sock = sock
         self._fd = sock.fileno()
         self._recv = sock.recv
-        self._send = sock.sendmsg
-        self._send_one = sock.send
+        self._send = sock.send
         self.address = address
         self.prefix = accesslog.prefix(address)
         self.state = READING

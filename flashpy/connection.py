@@ -71,10 +71,10 @@ class Connection(Replying):
                 whole = reply.whole[kind]
                 try:
                     if whole:
-                        send_one = self._send_one
-                        sent = send_one(whole, FLAGS[kind])
+                        send = self._send
+                        sent = send(whole, FLAGS[kind])
                     else:
-                        sent = self._send((reply.head, service.tails[kind], reply.body), (), FLAGS[kind])
+                        sent = self._sock.sendmsg((reply.head, service.tails[kind], reply.body), (), FLAGS[kind])
                         service.warm(reply, kind)
                 except OSError:
                     sent = 0
@@ -205,7 +205,7 @@ class Connection(Replying):
     def _say_continue(self) -> None:
         # Full: the client goes on after a while without it. Gone: the next read tells.
         with contextlib.suppress(OSError):
-            self._send((_CONTINUE,), (), NOW)
+            self._sock.sendmsg((_CONTINUE,), (), NOW)
 
     def _end_of_input(self) -> None:
         """The client will send nothing more."""

@@ -49,10 +49,10 @@ class Replying(Client):
         tail, whole = service.tails[kind], reply.whole[kind]
         try:
             if whole:
-                send_one = self._send_one
-                sent = send_one(whole, FLAGS[kind])
+                send = self._send
+                sent = send(whole, FLAGS[kind])
             else:
-                sent = self._send((reply.head, tail, reply.body), (), FLAGS[kind])
+                sent = self._sock.sendmsg((reply.head, tail, reply.body), (), FLAGS[kind])
                 service.warm(reply, kind)
         except OSError:
             sent = 0  # full or gone: the long way finds out which
@@ -86,7 +86,7 @@ class Replying(Client):
             return
         tail = self._service.tails[self._kind]
         try:
-            sent = self._send((reply.head, tail, reply.body), (), FLAGS[self._kind])
+            sent = self._sock.sendmsg((reply.head, tail, reply.body), (), FLAGS[self._kind])
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -163,7 +163,7 @@ class Replying(Client):
         assert outgoing is not None
         before = outgoing.sent
         try:
-            outcome = outgoing.pump(self._send, self._unblocked)
+            outcome = outgoing.pump(self._sock.sendmsg, self._unblocked)
         except OSError:
             self._lost()
             return
