@@ -43,8 +43,8 @@ class Loop:
 
     def add(self, fd: int, events: int, handler: Handler) -> None:
         """Watch `fd` for `events`; `handler` is called with the event mask."""
-        self._handlers[fd] = handler
         self._poll.register(fd, events)
+        self._handlers[fd] = handler
 
     def modify(self, fd: int, events: int, handler: Handler) -> None:
         """Change what is asked of `fd`, and who is told."""

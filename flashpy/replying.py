@@ -114,7 +114,10 @@ class Replying(Client):
     def _fell_short(self, reply: Reply, kind: int, sent: int, head: bytes) -> None:
         """The socket did not take all of a remembered reply: go on as for any other."""
         if self._request is None:
-            self._request = self._lane.parser.parse(head.split(b"\r\n"))
+            parser = self._lane.parser
+            self._gist = parser.read(head.split(b"\r\n"))
+            self._request, self._familiar = parser.request(self._gist)
+            self._tries = 0
         self._reply = reply
         self._kind = kind
         self._dispatch_rest(reply, sent)

@@ -152,8 +152,8 @@ class Worker:
         now = self._loop.now
         if now >= service.next_settling:
             service.settle_answered()
-            if now >= service.next_second:
-                service.read_clock()
+        if now >= service.next_second:
+            service.read_clock()
         if store.brought:
             store.end_turn()
         if self._pathnames.stale:

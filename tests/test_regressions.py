@@ -3,6 +3,7 @@
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from flashpy.http import framing
 from flashpy.http.request import RequestParser
 from flashpy.http.response import CLOSE, KEEP, Reply
 from flashpy.outgoing import BLOCKED, DONE, FULL, Outgoing
+from flashpy.states import SENDING
 from flashpy.tasks import Waiter
 from flashpy_helpers.wire import Identity
+from tests.conftest import StartServer
 from tests.workbench import Bench
 
 TOP = 65536
@@ -194,3 +197,42 @@ def test_r07_long_hosts_are_not_remembered(bench: Bench) -> None:
     for number in range(100):
         sites.choose(b"%d." % number + b"a" * 20_000)
     assert sum(map(len, sites._remembered)) < 100_000
+
+
+def test_r08_a_remembered_reply_that_does_not_fit_is_that_of_its_own_request(bench: Bench, tmp_path: Path) -> None:
+    """What was asked before it on the connection must not be remembered with its reply, should it be decided anew."""
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").write_bytes(bytes(60_000))
+    for _ in range(4):
+        bench.exchange(GET % (b"b", b""))
+    client, connection = bench.connect()
+    with client:
+        for _ in range(3):
+            client.sendall(GET % (b"a", b"Range: bytes=0-0\r\n"))
+            bench.until(lambda: bench.receive(client))
+        assert connection._gist[0].target == b"/a"  # type: ignore[union-attr]
+        for _ in range(1000):
+            if connection.state == SENDING:
+                break
+            client.sendall(GET % (b"b", b""))
+            bench.turn()
+        assert connection.state == SENDING
+        assert connection._request is not None
+        assert connection._request.line.target == b"/b"
+        assert connection._gist[0].target == b"/b"  # type: ignore[union-attr]
+
+
+def test_r09_the_clock_goes_on(start_server: StartServer, docroot: Path) -> None:
+    """Both when a worker has nothing to do and when it is never without something to count."""
+    server = start_server(root=docroot)
+    with server.connect() as client:
+        time.sleep(3.5)  # that nothing happens is what is tested
+        assert _age(client.request("/a.txt")) < 2.5
+        end = time.monotonic() + 3.5
+        while time.monotonic() < end:
+            assert _age(client.request("/nothing")) < 2.5
+            time.sleep(0.003)  # a request in every hundredth of a second
+
+
+def _age(reply: Any) -> float:
+    return time.time() - parsedate_to_datetime(reply.headers["date"]).timestamp()
