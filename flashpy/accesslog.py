@@ -1,7 +1,7 @@
 """WORKER: one line for each request, in the combined format, put together in batches.
 
-A line is three parts: the client's prefix (made once a connection), the time (once a second) and the rest, which for a
-memoised head is remembered with the reply. So a hit costs the log one append to a list.
+A line is three parts: the client's prefix (remembered for each address), the time (once a second) and the rest, which
+for a memoised head is remembered with the reply. So a hit costs the log one append to a list.
 """
 
 from functools import lru_cache

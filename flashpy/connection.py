@@ -1,9 +1,10 @@
 """WORKER: how requests come in on a client's connection, and how each is decided.
 
 The hot path is `_read`: the whole bytes of a request are looked up in the listener's memo, and a hit is sent in one
-system call without parsing, formatting or allocating anything for the request. A head that never came before is taken
-apart in `_read_first`; when what matters of it did, its reply is ready too. Everything else goes through the buffer:
-`_proceed` takes whole requests from it, in order, and `_decide` answers each, at once or when a helper has answered.
+system call without parsing, formatting or allocating anything for the request. A head that is not found goes to
+`_read_first`: without its volatile lines, or by what matters of it, its reply may be ready too. Everything else goes
+through the buffer: `_proceed` takes whole requests from it, in order, and `_decide` answers each, at once or when a
+helper has answered.
 """
 
 import contextlib
@@ -108,14 +109,14 @@ class Connection(Replying):
                     self.served += 1
                     service.counts.hits += 1
                     self._send_short(reply, rest, kind, data)
-                    if self._watched != self.state != CLOSED:
-                        self._proceed()
                     return
         self._buffer = data
         self._proceed()
 
     def _recall(self, head: bytes) -> Remembered | None:
-        """What was answered to a head that had the same meaning. The next one like it is found without parsing."""
+        """What was answered before to a head that means the same. It is remembered for the rest of the head, without
+        its volatile lines, unless another line was new.
+        """
         lane, key = self._lane, head
         memory = lane.memory
         if memory.trim is not None and len(head) <= MEMO_HEAD:
@@ -129,8 +130,9 @@ class Connection(Replying):
         except Refusal:
             return None  # which of several heads it is, the long way finds out
         if known is not None and len(head) <= MEMO_HEAD:
+            # Volatile lines are looked at each time. A head found by this key may have up to TRIMMED lines more.
             trimmed = head.count(b"\r\n") - key.count(b"\r\n") if key is not head else 0
-            if memory.learned - learned == trimmed and lane.parser.may_have(len(lines) + TRIMMED):
+            if memory.learned - learned == trimmed and lane.parser.allows(len(lines) + TRIMMED):
                 lane.heads.put(key, known, known[0].entry, len(key) + len(known[1]))
         return known
 

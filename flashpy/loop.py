@@ -1,8 +1,8 @@
 """WORKER: the event loop. It knows descriptors, handlers and the time, and nothing about HTTP or files.
 
 One epoll instance, level triggered. A turn is: wait, read the clock once, call the handler of every ready
-descriptor, run the due timers, then the end-of-turn hooks. Descriptors that a turn gives up are closed after
-its events, so that no event of this turn can reach a new connection under an old number. A handler that raises
+descriptor, run the due timers, then the end-of-turn hooks. Watched descriptors that a turn gives up are closed
+after its events, so that no event of this turn can reach a new connection under an old number. A handler that raises
 is a bug of ours: it goes to `on_error` and the loop turns on.
 """
 

@@ -202,7 +202,7 @@ class Replying(Client):
             self._refuse_trouble(trouble)
 
     def _finish(self, content_sent: int) -> None:
-        """The reply is out: log it, remember it, and go on as its last field said."""
+        """The reply is out: log it, and go on as its last field said."""
         reply, request = self._reply, self._request
         assert reply is not None
         self._account(reply.status, content_sent)

@@ -98,7 +98,8 @@ class Service:
         self.kept_requests = limits.keepalive_requests - 1 if limits.keepalive_requests else 1 << 62
         self.counts = Counts()
         self.connections: dict[int, Any] = {}
-        # What was answered the short way since it was settled, and how much of it not by the whole head.
+        # What was answered the short way since it was settled, and how much of it not by the whole head: a head that
+        # was found only when it was trimmed is a hit, and no memo hit.
         self.answered: list[Answered] = []
         self.answered_otherwise = 0
         self.head_limit = limits.header_bytes
@@ -118,7 +119,6 @@ class Service:
         self.next_second = time.monotonic() + (second + 1 - self.wall)
         self._part_joined()
         self.tails = last_fields(format_date(second))
-        self.tail = self.tails[0]
         self.stamp = accesslog.stamp(second)
 
     def warm(self, reply: Reply, kind: int) -> None:
@@ -161,7 +161,8 @@ class Service:
     def settle_answered(self) -> None:
         """Count and log what was answered the short way.
 
-        In one go a hundred times a second, so that a hit itself pays one append: under load a turn has but a few hits.
+        In one go, at most a hundred times a second and before anything that is logged singly, so that a hit itself pays
+        one append: under load a turn has but a few hits.
         """
         counts, stamp, records = self.counts, self.stamp, self.answered
         self.next_settling = self.loop.now + SETTLE_SECONDS

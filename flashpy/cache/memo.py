@@ -1,10 +1,10 @@
 """WORKER: from the bytes of a request straight to its prepared answer.
 
-Two maps of this kind stand before the decision. One is keyed by a whole request head: most keep-alive hits are one
-lookup in it. The other is keyed by what matters of a head (its request line, Host, what the log wants), for heads that
-never repeat (X-Request-ID) but have no field that the reply depends on. A key is admitted at its second sighting, so
-that a scan of the site does not push out what is hot; the parser knows which those are. When full, a memo is emptied:
-cheaper than order, and the hot keys are back within two requests.
+Two maps of this kind stand before the decision. One is keyed by a request head, whole or without its volatile lines
+(X-Request-ID): most keep-alive hits are one lookup in it. The other is keyed by what matters of a head (request line,
+Host, what the log wants), for heads that are new in some other line which the reply does not depend on. A key is
+admitted at its second sighting, so that a scan of the site does not push out what is hot; the parser knows which those
+are. When full, a memo is emptied: cheaper than order, and the hot keys are back within two requests.
 
 A dead entry takes its keys with it: a memo that kept them would hold memory which the cache no longer counts.
 """

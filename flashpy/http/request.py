@@ -51,7 +51,7 @@ _LINE = re.compile(rb"([%b]+) ([!-~]+) HTTP/(\d)\.(\d)" % TCHAR)
 _REMEMBERED = 4096
 _REMEMBERED_BYTES = 4 << 20  # of lines, and of what makes requests; a client can send lines of 30 KB
 _VOLATILE = 256
-TRIMMED = 8  # names that `trim` leaves out, and lines in a head
+TRIMMED = 8  # so many names at most does `trim` leave out, and so many lines of a head
 _BEFORE = b"GET / HTTP/1.1\r\n"
 _USUAL = 4096
 _NO_LIMIT = 1 << 30
@@ -153,7 +153,8 @@ class Special:
 class RequestParser:
     """Parses heads within limits: bytes of the request line, number of fields. One for each listener.
 
-    `memory.learned` counts the lines that were new: a head during whose `read` it stays may well come again.
+    `memory.learned` counts the lines that were not remembered, those of volatile names each time: a head during whose
+    `read` it stays may well come again.
     """
 
     def __init__(self, line_limit: int, fields_limit: int) -> None:
@@ -173,7 +174,7 @@ class RequestParser:
             raise Refusal(400, reason="no request line")
         return tuple(filter(None, map(self._meaning, lines)))
 
-    def may_have(self, lines: int) -> bool:
+    def allows(self, lines: int) -> bool:
         """Whether so many lines, the empty ones at the end included, are within the limits."""
         return lines <= self._lines_limit
 
@@ -265,9 +266,9 @@ class _Known(dict[bytes, Meaning | None]):
 
 def _judge(text: bytes) -> Field | None:
     """What a field line means to us: None when nothing. Raises Refusal for a malformed one."""
-    framing = text[: text.find(b":")].lower()
-    if framing in _FRAMING:  # what these may say is decided here: versions of the parser differ in it
-        text = b"X" + text[len(framing) :]
+    name = text.partition(b":")[0].lower()
+    if name in _FRAMING:  # what these may say is decided here: versions of the parser differ in it
+        text = b"X" + text[len(name) :]
     message = _BEFORE + text + b"\r\n\r\n"
     try:
         parsed = _parse(message) if len(message) < _USUAL else _parse(message, 0, _NO_LIMIT, _NO_LIMIT, _NO_LIMIT)
@@ -275,10 +276,9 @@ def _judge(text: bytes) -> Field | None:
         raise Refusal(400, reason=str(problem).lower()) from None
     if parsed.header_count != 1 or parsed.consumed != len(message):
         raise Refusal(400, reason="a line ends without CR")
-    name, value = parsed.headers[0]
-    if not name:
+    given, value = parsed.headers[0]
+    if not given:
         raise Refusal(400, reason="folded line")
-    name = framing if framing in _FRAMING else name.lower()
     what = _MEANING.get(name, 0)
     if what == _REFERER:
         value = quote(value)

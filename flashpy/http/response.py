@@ -16,7 +16,7 @@ KEEP, KEEP_OLD, CLOSE = range(3)
 _CONNECTION = (b"", b"Connection: keep-alive\r\n", b"Connection: close\r\n")
 
 Segment = bytes | tuple[int, int]
-IN_PIECES = (b"", b"", b"")
+IN_PIECES = (b"", b"", b"")  # `whole` of a Reply that is not joined
 
 
 class Reply:
@@ -26,7 +26,7 @@ class Reply:
     file of `entry`. `length` is the body's in bytes; `chunk` is what it lies in, up to the file's byte `stop`. Only a
     `lasting` reply, which depends on nothing but the request line, the site and the entry, may be remembered; it knows
     what the log says of it (`said`) and the `size` of head and body in bytes. `heat` counts how often it was sent in
-    pieces this second; `whole` is all of it in one piece, for each kind of last fields, or empty.
+    pieces since it was last joined; `whole` is all of it in one piece, for each kind of last fields, or empty.
     """
 
     __slots__ = (
