@@ -1,9 +1,9 @@
 """WORKER: accepting clients, and not accepting them when there is no room.
 
 Up to 64 at a time, so that a flood of newcomers does not starve those who are served, and no more than last time but by
-half: to find nobody costs 4 microseconds, a quarter of a whole connection, and whoever is left knocks again. At the limit of `connections`
-the one that has been idle longest makes room; when none is idle the listeners rest until a connection closes: then
-the kernel's queue holds the newcomers, as it does while descriptors have run out.
+half: to find nobody costs 4 microseconds, a quarter of a whole connection, and whoever is left knocks again. At the
+limit of `connections` the one that has been idle longest makes room; when none is idle the listeners rest until a
+connection closes: then the kernel's queue holds the newcomers, as it does while descriptors have run out.
 
 A client's socket is the plain C type under `socket.socket`, made from what the listener's own `_accept` gives: the
 wrapper asks for timeouts and copies attributes, and takes 2 of the 4.5 microseconds that `accept` does.
