@@ -208,7 +208,7 @@ def test_write_offs_are_bounded_and_so_are_processes(make: MakeBench) -> None:
     signal_all(bench, signal.SIGCONT)
     ticking(bench, lambda: bench.chunks.pinned == 0 and not bench.pool._tasks)
     assert content(_answer(bench, "15.txt")) == b"15 of first"
-    assert len(bench.spawner.helpers()) <= 4
+    bench.until(lambda: len(bench.spawner.helpers()) <= 4)  # one that was let go needs a moment to end
 
 
 def test_a_killed_helpers_job_goes_to_another(make: MakeBench) -> None:
