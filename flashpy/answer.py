@@ -17,8 +17,7 @@ from flashpy.http.target import Target, folder_location, parse_target
 from flashpy.sites import Site
 from flashpy_helpers.wire import FOLDER, MISSING, NO_INDEX, REFUSED, Identity, Lookup
 
-_STATUS = {MISSING: 404, REFUSED: 403, NO_INDEX: 403}
-# A missing file is the client's affair; these are often a slip of the operator's.
+# A missing file is the client's affair; these are often a slip of the operator's, and logged.
 _REASON = {REFUSED: "the file may not be read", NO_INDEX: "a folder without an index file"}
 
 
@@ -57,7 +56,9 @@ class Answerer:
         if not isinstance(entry.outcome, Identity):
             if entry.outcome == FOLDER:
                 return _to_folder(target, site, method)
-            raise Refusal(_STATUS[entry.outcome], close=False, reason=_REASON.get(entry.outcome, ""))
+            if entry.outcome == MISSING:
+                return self._content.missing(entry, method)
+            raise Refusal(403, close=False, reason=_REASON[entry.outcome])
         return self._file(request, site, entry, wall)
 
     def _lookup(self, key: tuple[int, bytes], entry: Entry | None) -> Lookup:

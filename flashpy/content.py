@@ -14,7 +14,7 @@ from flashpy.cache.pathnames import Entry
 from flashpy.http.conditional import Decision
 from flashpy.http.dates import format_date
 from flashpy.http.ranges import multipart
-from flashpy.http.response import Reply, Segment, head
+from flashpy.http.response import Reply, Segment, error, head, tally_of
 from flashpy.http.status import Fields
 from flashpy.sites import Site
 from flashpy_helpers.wire import Identity, Load
@@ -64,10 +64,7 @@ class Content:
         reply.entry = entry
         if key[1] == b"GET":
             self._fill(reply, entry, ((0, size),), size)
-        reply.lasting = reply.stream is None
-        if reply.lasting:
-            reply.said = said(200, reply.length)
-            reply.size = len(reply.head) + len(reply.body)
+        if _last(reply):
             entry.prepared[key] = reply
         return reply
 
@@ -82,6 +79,7 @@ class Content:
         reply = Reply(206, head(206, fields, site.extra))
         reply.entry = entry
         self._fill(reply, entry, (span,), stop - start)
+        _last(reply)
         return reply
 
     def _parts(self, entry: Entry, site: Site, spans: tuple[tuple[int, int], ...]) -> Reply:
@@ -109,9 +107,20 @@ class Content:
             if reply is None:
                 reply = Reply(304, head(304, _validators(entry), site.extra))
                 reply.entry = entry
+                _last(reply)
                 entry.prepared[key] = reply
             return reply
         raise AssertionError(f"{status} is a refusal")
+
+    def missing(self, entry: Entry, method: bytes) -> Reply:
+        """The reply to GET or HEAD for a path where there is nothing."""
+        reply = cast(Reply | None, entry.prepared.get(method))
+        if reply is None:
+            reply = error(404, with_body=method != b"HEAD")
+            reply.entry = entry
+            _last(reply)
+            entry.prepared[method] = reply
+        return reply
 
     def _fill(self, reply: Reply, entry: Entry, spans: tuple[tuple[int, int], ...], length: int) -> None:
         """The body as a view when it lies in the first chunk, else as a stream."""
@@ -140,6 +149,16 @@ class Content:
             return found
         start = number * self._size
         return Load(0, entry.key[0], entry.path, identity, start, min(self._size, identity.size - start), 0)
+
+
+def _last(reply: Reply) -> bool:
+    """Whether the reply may be remembered: all of it is at hand, and it depends on its head and entry alone."""
+    reply.lasting = reply.stream is None
+    if reply.lasting:
+        reply.said = said(reply.status, reply.length)
+        reply.size = len(reply.head) + len(reply.body)
+        reply.tally = tally_of(reply.status, reply.length)
+    return reply.lasting
 
 
 def _validators(entry: Entry) -> Fields:

@@ -30,7 +30,7 @@ class Replying(Client):
         request = self._request
         assert request is not None
         self._kind = self._choose_kind(request.keeps)
-        if not reply.lasting or request.special is not None:
+        if not reply.lasting or request.has_body:
             self._send_reply(reply)
             return
         rest = accesslog.rest(request, reply.said)

@@ -17,7 +17,7 @@ from flashpy.content import Content
 from flashpy.helperpool import HelperPool
 from flashpy.http.dates import format_date
 from flashpy.http.request import Gist, RequestParser
-from flashpy.http.response import CLOSE, IN_PIECES, KEEP, KEEP_OLD, Reply, last_fields
+from flashpy.http.response import CLOSE, IN_PIECES, KEEP, KEEP_OLD, Reply, last_fields, read_tally
 from flashpy.logs import Log
 from flashpy.loop import Loop
 from flashpy.sites import Sites
@@ -171,8 +171,11 @@ class Service:
         counts.memo_hits += len(records) - self.answered_otherwise
         self.answered_otherwise = 0
         counts.requests += len(records)
-        counts.statuses[2] += len(records)
-        counts.bytes += sum([reply.length for _, _, reply in records])
+        sent, thirds, fourths = read_tally(sum([reply.tally for _, _, reply in records]))
+        counts.bytes += sent
+        counts.statuses[2] += len(records) - thirds - fourths
+        counts.statuses[3] += thirds
+        counts.statuses[4] += fourths
         if self._access:
             self.log.access(b"".join([prefix + stamp + rest for prefix, rest, _ in records]))
         records.clear()

@@ -8,7 +8,7 @@ from flashpy.cache.pathnames import Entry, Pathnames
 from flashpy.config import Mount, Settings, Site
 from flashpy.content import Content, Facts
 from flashpy.http.request import RequestParser
-from flashpy.http.response import Reply
+from flashpy.http.response import Reply, read_tally
 from flashpy.http.status import Refusal
 from flashpy.sites import Sites
 from flashpy_helpers import wire
@@ -123,12 +123,22 @@ def test_what_is_not_in_memory_is_a_stream_and_not_remembered(desk: Desk) -> Non
     assert desk.reply("/far.bin", method="HEAD").stream is None
 
 
-@pytest.mark.parametrize(("verdict", "status"), [(wire.MISSING, 404), (wire.REFUSED, 403), (wire.NO_INDEX, 403)])
-def test_known_failures(desk: Desk, verdict: int, status: int) -> None:
+@pytest.mark.parametrize("verdict", [wire.REFUSED, wire.NO_INDEX])
+def test_known_failures(desk: Desk, verdict: int) -> None:
     desk.know(b"x", verdict)
     problem = desk.refused("/x")
-    assert (problem.status, problem.close) == (status, False)
-    assert bool(problem.reason) == (status == 403)  # the operator's to mend, so it is logged
+    assert (problem.status, problem.close) == (403, False)
+    assert problem.reason  # the operator's to mend, so it is logged
+
+
+def test_what_is_missing_may_be_remembered(desk: Desk) -> None:
+    desk.know(b"x", wire.MISSING)
+    reply = desk.reply("/x")
+    assert (reply.status, reply.lasting) == (404, True)
+    assert field(reply, b"Content-Length") == b"%d" % len(reply.body)
+    assert desk.reply("/x") is reply
+    bare = desk.reply("/x", method="HEAD")
+    assert (bare.head, bare.body, bare.lasting) == (reply.head, b"", True)
 
 
 def test_a_folder_is_redirected_with_its_query(desk: Desk) -> None:
@@ -191,7 +201,8 @@ def test_conditions(desk: Desk, fields: list[bytes], status: int) -> None:
     assert reply.status == status
     assert bytes(reply.body) == {200: TEXT, 206: TEXT[2:5], 304: b""}[status]
     assert field(reply, b"ETag") == ETAG
-    assert reply.lasting is (status == 200)
+    assert reply.lasting
+    assert read_tally(2 * reply.tally) == (2 * len(reply.body), 2 * (status == 304), 0)
 
 
 def test_conditions_that_are_refused(desk: Desk) -> None:

@@ -2,10 +2,12 @@
 
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
+from flashpy.http.pages import page as page_of
 from tests.conftest import StartServer
-from tests.server import Client, Server
+from tests.server import Client, Server, wait_until
 from tests.web import head
 
 QUICK = '[cache]\nrevalidate = "0.2s"\nmax_stale = "0.6s"\n'
@@ -40,16 +42,59 @@ def test_heads_that_never_repeat_are_not(server: Server) -> None:
     assert (counters["requests"], counters["misses"], counters["hits"]) == (200, 1, 199)
 
 
-def test_what_depends_on_more_than_the_file_is_not_memoised(server: Server) -> None:
+def test_what_depends_on_more_than_the_file_is_not_memoised(server: Server, docroot: Path) -> None:
+    (docroot / "folder").mkdir()
+    with server.connect() as client:
+        assert client.request("/a.txt").status == 200
+        for _ in range(10):
+            assert ask(client, head("/a.txt", "Content-Length: 2") + b"ab")[0] == 200
+            assert ask(client, head("/a.txt", "Expect: 100-continue"))[0] == 200
+            assert ask(client, head("/a.txt", "Range: bytes=0-0,3-3"))[0] == 206
+            assert ask(client, head("/a.txt", "If-Match: x"))[0] == 412
+            assert ask(client, head("/a.txt", "Range: bytes=9-"))[0] == 416
+            assert ask(client, head("/folder"))[0] == 301
+            assert ask(client, head("/a.txt", method="POST"))[0] == 405
+    server.stop()
+    assert server.counters()["memo_hits"] == 0
+
+
+def test_what_depends_on_the_head_and_the_file_is(server: Server) -> None:
+    """304, one range, 404, and what HEAD gets of them: counted by status, and each logged with what was sent."""
     with server.connect() as client:
         tag = client.request("/a.txt").headers["etag"]
         for _ in range(10):
-            assert ask(client, head("/a.txt", f"If-None-Match: {tag}"))[0] == 304
-            assert ask(client, head("/a.txt", "Range: bytes=0-0"))[0] == 206
-            assert ask(client, head("/a.txt", "Content-Length: 2") + b"ab")[0] == 200
+            assert ask(client, head("/a.txt", f"If-None-Match: {tag}")) == (304, b"")
+            assert ask(client, head("/a.txt", "Range: bytes=2-3")) == (206, b"te")
             assert ask(client, head("/nothing"))[0] == 404
+            client.send(head("/nothing", method="HEAD"))
+            assert client.read_reply(head=True).status == 404
     server.stop()
-    assert server.counters()["memo_hits"] == 0
+    counters = server.counters()
+    assert counters["memo_hits"] == 4 * 7  # by the whole head from the fourth sighting on
+    assert [counters[f"status_{kind}xx"] for kind in (2, 3, 4)] == [11, 10, 20]
+    page = len(page_of(404))
+    assert counters["bytes_sent"] == 7 + 10 * (2 + page)
+    sent = Counter(line.split('" ')[1].removesuffix(' "-') for line in server.access.read_text().splitlines())
+    assert sent == {"200 7": 1, "304 0": 10, "206 2": 10, f"404 {page}": 10, "404 0": 10}
+
+
+def test_a_remembered_404_ends_when_the_file_appears(server: Server, docroot: Path) -> None:
+    with server.connect() as client:
+        for _ in range(5):
+            assert ask(client, head("/new.txt"))[0] == 404
+        (docroot / "new.txt").write_bytes(b"here")
+        wait_until(lambda: ask(client, head("/new.txt")) == (200, b"here"))
+
+
+def test_a_remembered_304_ends_when_the_file_changes(server: Server, docroot: Path) -> None:
+    with server.connect() as client:
+        fields = [f"If-None-Match: {client.request('/a.txt').headers['etag']}", "Range: bytes=0-2"]
+        for _ in range(5):
+            assert ask(client, head("/a.txt", fields[0])) == (304, b"")
+            assert ask(client, head("/a.txt", fields[1])) == (206, b"a t")
+        (docroot / "a.txt").write_bytes(b"another")
+        wait_until(lambda: ask(client, head("/a.txt", fields[0])) == (200, b"another"))
+        assert ask(client, head("/a.txt", fields[1])) == (206, b"ano")
 
 
 def test_each_kind_of_client_has_its_own_last_fields(server: Server) -> None:

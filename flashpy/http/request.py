@@ -138,6 +138,11 @@ class Request:
         self.special = _heed(line, others) if others else None
         self.weight = 0
 
+    @property
+    def has_body(self) -> bool:
+        """Whether a body comes with it, or is expected to be asked for."""
+        return self.special is not None and (self.special.length != 0 or self.special.expects)
+
 
 class Special:
     """What few requests have: conditions, a body (`length` in bytes, -1 when chunked), an expectation."""

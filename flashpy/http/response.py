@@ -16,6 +16,10 @@ KEEP, KEEP_OLD, CLOSE = range(3)
 _CONNECTION = (b"", b"Connection: keep-alive\r\n", b"Connection: close\r\n")
 
 Segment = bytes | tuple[int, int]
+# A tally: 64 bits of bytes, 32 bits of 3xx, then 4xx. For most replies it is a small number, so to sum it costs no more
+# than to sum their lengths.
+_THIRDS, _FOURTHS = 64, 96
+_BYTES, _COUNT = (1 << 64) - 1, (1 << 32) - 1
 IN_PIECES = (b"", b"", b"")  # `whole` of a Reply that is not joined
 
 
@@ -24,9 +28,10 @@ class Reply:
 
     `body` is all of it when it is at hand, else `stream` says what to send: ready bytes, and (start, stop) spans of the
     file of `entry`. `length` is the body's in bytes; `chunk` is what it lies in, up to the file's byte `stop`. Only a
-    `lasting` reply, which depends on nothing but the request line, the site and the entry, may be remembered; it knows
-    what the log says of it (`said`) and the `size` of head and body in bytes. `heat` counts how often it was sent in
-    pieces since it was last joined; `whole` is all of it in one piece, for each kind of last fields, or empty.
+    `lasting` reply, which depends on nothing but the head, the site and the entry, may be remembered; it knows what the
+    log says of it (`said`), the `size` of head and body in bytes, and its `tally` (see `tally_of`). `heat` counts how
+    often it was sent in pieces since it was last joined; `whole` is all of it in one piece, for each kind of last
+    fields, or empty.
     """
 
     __slots__ = (
@@ -42,6 +47,7 @@ class Reply:
         "status",
         "stop",
         "stream",
+        "tally",
         "whole",
     )
 
@@ -57,8 +63,19 @@ class Reply:
         self.lasting = False
         self.said = b""
         self.size = 0
+        self.tally = 0
         self.whole = IN_PIECES
         self.heat = 0
+
+
+def tally_of(status: int, length: int) -> int:
+    """A number whose sum over many replies tells their bytes, and how many were 3xx and 4xx (the others were 2xx)."""
+    return length + {3: 1 << _THIRDS, 4: 1 << _FOURTHS}.get(status // 100, 0)
+
+
+def read_tally(total: int) -> tuple[int, int, int]:
+    """Bytes, replies 3xx, replies 4xx of a sum of tallies."""
+    return total & _BYTES, (total >> _THIRDS) & _COUNT, total >> _FOURTHS
 
 
 def head(status: int, fields: Fields, extra: bytes = b"") -> bytes:
