@@ -8,14 +8,14 @@ for its path.
 from typing import NamedTuple, cast
 
 from flashpy.cache.pathnames import Entry, Pathnames
-from flashpy.content import Content, Facts
+from flashpy.content import VARY, Content, Facts, vary
 from flashpy.http.conditional import decide
 from flashpy.http.request import KNOWN_METHODS, Request
 from flashpy.http.response import ALLOW, Reply, options, redirect
 from flashpy.http.status import Refusal
 from flashpy.http.target import Target, folder_location, parse_target
 from flashpy.sites import Site
-from flashpy_helpers.wire import FOLDER, MISSING, NO_INDEX, REFUSED, Identity, Lookup
+from flashpy_helpers.wire import FOLDER, IDENTITY, MISSING, NO_INDEX, REFUSED, Identity, Lookup
 
 # A missing file is the client's affair; these are often a slip of the operator's, and logged.
 _REASON = {REFUSED: "the file may not be read", NO_INDEX: "a folder without an index file"}
@@ -51,7 +51,7 @@ class Answerer:
         if in_hand is None and (entry is None or not self._pathnames.usable(entry, now)):
             if site.mounts and site.is_mount_without_slash(target.path):
                 return _to_folder(target, site, method)
-            return Wanted(self._lookup(key, entry))
+            return Wanted(self._lookup(request, site, key, entry))
         assert entry is not None
         if not isinstance(entry.outcome, Identity):
             if entry.outcome == FOLDER:
@@ -59,14 +59,15 @@ class Answerer:
             if entry.outcome == MISSING:
                 return self._content.missing(entry, method)
             raise Refusal(403, close=False, reason=_REASON[entry.outcome])
-        return self._file(request, site, entry, wall)
+        return self._file(request, site, _choose(request, entry), wall)
 
-    def _lookup(self, key: tuple[int, bytes], entry: Entry | None) -> Lookup:
+    def _lookup(self, request: Request, site: Site, key: tuple[int, bytes], entry: Entry | None) -> Lookup:
         """A Lookup that reads nothing when the file is what we hold."""
-        known = None
-        if entry is not None and isinstance(entry.outcome, Identity) and entry.chunk is not None:
-            known = entry.outcome
-        return Lookup(0, key[0], key[1], 0, self._room, known)
+        order = request.codings if site.may_have_siblings(key[1]) else None
+        lookup = Lookup(0, key[0], key[1], 0, self._room, None, order)
+        if entry is None or not isinstance(entry.outcome, Identity) or entry.chunk is None:
+            return lookup
+        return lookup._replace(known=entry.outcome, known_siblings=entry.siblings or ())
 
     def _file(self, request: Request, site: Site, entry: Entry, wall: float) -> Reply:
         method, special = request.line.method, request.special
@@ -76,10 +77,21 @@ class Answerer:
         size = entry.outcome.size
         decision = decide(method, special.conditions, etag=facts.etag, mtime=facts.mtime, size=size, now=int(wall))
         if decision.status == 412:
-            raise Refusal(412, close=False)
+            raise Refusal(412, close=False, headers=vary(entry))
         if decision.status == 416:
-            raise Refusal(416, close=False, headers=((b"Content-Range", b"bytes */%d" % size),))
+            raise Refusal(416, close=False, headers=((b"Content-Range", b"bytes */%d" % size), *vary(entry)))
         return self._content.reply(entry, site, method, decision)
+
+
+def _choose(request: Request, entry: Entry) -> Entry:
+    """The representation that the client likes best of those that there are. Raises Refusal 406."""
+    variants = entry.variants
+    for coding in request.codings:
+        if coding == IDENTITY:
+            return entry
+        if coding in variants:
+            return variants[coding]
+    raise Refusal(406, close=False, headers=(VARY,))
 
 
 def _other_method(request: Request) -> Reply:

@@ -13,11 +13,14 @@ from flashpy.cache.chunks import Chunk, Chunks
 from flashpy.cache.pathnames import Entry
 from flashpy.http.conditional import Decision
 from flashpy.http.dates import format_date
+from flashpy.http.negotiation import CODINGS
 from flashpy.http.ranges import multipart
 from flashpy.http.response import Reply, Segment, error, head, tally_of
 from flashpy.http.status import Fields
 from flashpy.sites import Site
-from flashpy_helpers.wire import Identity, Load
+from flashpy_helpers.wire import IDENTITY, Identity, Load
+
+VARY = (b"Vary", b"Accept-Encoding")
 
 
 class Facts:
@@ -25,8 +28,10 @@ class Facts:
 
     __slots__ = ("etag", "modified", "mtime")
 
-    def __init__(self, identity: Identity, wall: float) -> None:
-        self.etag = b'"%x-%x"' % (identity.mtime_ns, identity.size)
+    def __init__(self, identity: Identity, wall: float, coding: int = IDENTITY) -> None:
+        # Never the same for two codings of a file (RFC 9110 8.8.3.3), whatever their sizes and times are.
+        suffix = b"" if coding == IDENTITY else b"-" + CODINGS[coding]
+        self.etag = b'"%x-%x%b"' % (identity.mtime_ns, identity.size, suffix)
         # Never in the future (RFC 9110 8.8.2.1): such a time is said as the time when it was seen.
         self.mtime = min(identity.mtime_ns // 1_000_000_000, int(wall))
         self.modified = format_date(self.mtime)
@@ -55,7 +60,7 @@ class Content:
     def _whole(self, entry: Entry, site: Site, key: tuple[int, bytes]) -> Reply:
         size = entry.outcome.size
         fields = (
-            (b"Content-Type", site.media_type(entry.path)),
+            *_content_fields(entry, site),
             (b"Content-Length", b"%d" % size),
             *_validators(entry),
             (b"Accept-Ranges", b"bytes"),
@@ -71,7 +76,7 @@ class Content:
     def _part(self, entry: Entry, site: Site, span: tuple[int, int]) -> Reply:
         start, stop = span
         fields = (
-            (b"Content-Type", site.media_type(entry.path)),
+            *_content_fields(entry, site),
             (b"Content-Length", b"%d" % (stop - start)),
             (b"Content-Range", b"bytes %d-%d/%d" % (start, stop - 1, entry.outcome.size)),
             *_validators(entry),
@@ -84,10 +89,11 @@ class Content:
 
     def _parts(self, entry: Entry, site: Site, spans: tuple[tuple[int, int], ...]) -> Reply:
         boundary = b"%b%08x" % (self._seed, next(self._count))
-        media_type = site.media_type(entry.path)
+        (_, media_type), *coding = _content_fields(entry, site)
         parts, closing, length = multipart(spans, entry.outcome.size, media_type, boundary)
         fields = (
             (b"Content-Type", b"multipart/byteranges; boundary=" + boundary),
+            *coding,
             (b"Content-Length", b"%d" % length),
             *_validators(entry),
         )
@@ -161,6 +167,17 @@ def _last(reply: Reply) -> bool:
     return reply.lasting
 
 
+def _content_fields(entry: Entry, site: Site) -> Fields:
+    """What the content is: a variant has the type of its original."""
+    media_type = (b"Content-Type", site.media_type(entry.source.path))
+    return (media_type,) if entry.coding == IDENTITY else (media_type, (b"Content-Encoding", CODINGS[entry.coding]))
+
+
 def _validators(entry: Entry) -> Fields:
     facts = cast(Facts, entry.facts)
-    return ((b"Last-Modified", facts.modified), (b"ETag", facts.etag))
+    return ((b"Last-Modified", facts.modified), (b"ETag", facts.etag), *vary(entry))
+
+
+def vary(entry: Entry) -> Fields:
+    """For every reply that could be another with another Accept-Encoding (RFC 9110 12.5.5), whatever its status."""
+    return (VARY,) if entry.source.variants else ()

@@ -186,7 +186,7 @@ class Replying(Client):
         trouble, entry = outgoing.trouble, outgoing.entry
         assert trouble is not None
         assert entry is not None
-        if self._service.pathnames.is_current(entry) and trouble.status != 504:
+        if self._service.pathnames.is_current(entry.source) and trouble.status != 504:
             self._service.pathnames.drop(entry.key)
         if outgoing.sent:
             self._service.log.info(f"{self.address}: reply cut short: {trouble.reason}")

@@ -49,12 +49,13 @@ class HelperStore:
         pathnames: Pathnames,
         wall: Callable[[], float],
         report: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self.revalidations = 0
         self._chunks = chunks
         self._pathnames = pathnames
         self._wall = wall
-        self._report = report
+        self._report, self._warn = report, warn
         self.brought: list[Chunk] = []
         self._listed: dict[int, list[Entry]] = {}
         self._alone: dict[int, list[Entry]] = {}
@@ -74,11 +75,12 @@ class HelperStore:
     def _settle_lookup(self, job: wire.Lookup, answer: wire.Answer, block: int | None, handed: float) -> Any:
         key = (job.root, job.path)
         if isinstance(answer, wire.Found):
-            entry = Entry(key, answer.path, answer.identity, Facts(answer.identity, self._wall()))
+            entry = self._entry(key, answer, looked=job.order is not None)
             self._pathnames.put(entry, handed, is_file=True)
-            chunk = self._keep((answer.identity, 0), block, answer.filled)
+            read = entry.variants.get(answer.coding, entry)
+            chunk = self._keep((read.outcome, 0), block, answer.filled)
             if chunk is not None:
-                entry.attach(chunk)
+                read.attach(chunk)
             return entry
         self._drop(block)
         if isinstance(answer, wire.Unchanged) and job.known is not None:
@@ -91,10 +93,23 @@ class HelperStore:
         self._pathnames.drop(key)
         return self._trouble(job, answer)
 
+    def _entry(self, key: tuple[int, bytes], found: wire.Found, *, looked: bool) -> Entry:
+        """A file and its siblings, when they were looked for."""
+        wall = self._wall()
+        entry = Entry(key, found.path, found.identity, Facts(found.identity, wall))
+        if looked:
+            entry.siblings = found.siblings
+        for coding, identity in found.siblings:
+            entry.add_variant(coding, found.path + wire.SUFFIXES[coding], identity, Facts(identity, wall, coding))
+        for coding in found.outdated:
+            name = (found.path + wire.SUFFIXES[coding]).decode("utf-8", "replace")
+            self._warn(f"{name!r} is older than its original and not used")
+        return entry
+
     def _renewed(self, key: tuple[int, bytes], job: wire.Lookup, handed: float) -> Any:
         """The file is what we held when we asked; None (ask again) when that has made way for others by now."""
         entry = self._pathnames.get(key)
-        if entry is None or entry.outcome != job.known:
+        if entry is None or entry.outcome != job.known or (entry.siblings or ()) != job.known_siblings:
             return None
         self._pathnames.renew(entry, handed)
         return entry
@@ -189,7 +204,7 @@ class HelperStore:
         self.revalidations += 1
         root, number = entries[0].key[0], self.revalidations
         self._rounds[number] = Round(root, entries, pool.now)
-        pool.check(wire.Check(number, root, tuple((entry.key[1], entry.outcome) for entry in entries)))
+        pool.check(wire.Check(number, root, tuple((entry.key[1], entry.outcome, entry.siblings) for entry in entries)))
 
     def _settle_check(self, job: wire.Check, answer: wire.Answer, handed: float) -> None:
         entries = self._rounds.pop(job.id).entries

@@ -86,7 +86,7 @@ class Worker:
         self._chunks = chunks = Chunks(memoryview(memory), settings.cache.chunk)
         cache, helpers = settings.cache, settings.helpers
         self._pathnames = Pathnames(cache.paths, chunks, cache.revalidate, cache.max_stale)
-        self._store = HelperStore(chunks, self._pathnames, time.time, self._log.error)
+        self._store = HelperStore(chunks, self._pathnames, time.time, self._log.error, self._log.warning)
         self._pool = HelperPool(
             loop,
             self._store,

@@ -34,6 +34,7 @@ REQUESTS = {
     "refused": b"GET /../ HTTP/1.1\r\nHost: x\r\n\r\n",
     "folder": b"GET /docs HTTP/1.1\r\nHost: x\r\n\r\n",
     "not modified": HOT[:-2] + b"If-None-Match: *\r\n\r\n",
+    "coded": HOT[:-2] + b"Accept-Encoding: gzip\r\n\r\n",
     "last": HOT[:-2] + b"Connection: close\r\n\r\n",
     "old": b"GET /a.txt HTTP/1.0\r\n\r\n",
     "bug": HOT[:5],

@@ -7,6 +7,7 @@ from flashpy.cache.chunks import Chunks
 from flashpy.cache.pathnames import Entry, Pathnames
 from flashpy.config import Mount, Settings, Site
 from flashpy.content import Content, Facts
+from flashpy.http.negotiation import BARE
 from flashpy.http.request import RequestParser
 from flashpy.http.response import Reply, read_tally
 from flashpy.http.status import Refusal
@@ -88,17 +89,17 @@ def test_head_has_the_fields_of_get(desk: Desk) -> None:
 
 
 def test_what_is_not_known_is_wanted(desk: Desk) -> None:
-    assert desk.ask("/b.txt") == Wanted(wire.Lookup(0, 0, b"b.txt", 0, TOP, None))
-    assert desk.ask("/m/b.txt") == Wanted(wire.Lookup(0, 1, b"b.txt", 0, TOP, None))
-    assert desk.ask("/") == Wanted(wire.Lookup(0, 0, b"", 0, TOP, None))
+    assert desk.ask("/b.txt") == Wanted(wire.Lookup(0, 0, b"b.txt", 0, TOP, None, BARE))
+    assert desk.ask("/m/b.txt") == Wanted(wire.Lookup(0, 1, b"b.txt", 0, TOP, None, BARE))
+    assert desk.ask("/") == Wanted(wire.Lookup(0, 0, b"", 0, TOP, None, BARE))
 
 
 def test_what_is_too_old_is_looked_at_and_read_only_when_it_is_not_the_same(desk: Desk) -> None:
     desk.read_in(desk.know(b"old.txt", at=NOW - 11))
-    assert desk.ask("/old.txt") == Wanted(wire.Lookup(0, 0, b"old.txt", 0, TOP, VERSION))
+    assert desk.ask("/old.txt") == Wanted(wire.Lookup(0, 0, b"old.txt", 0, TOP, VERSION, BARE))
     evicted = desk.know(b"bare.txt", at=NOW - 11)
     assert evicted.chunk is None
-    assert desk.ask("/bare.txt") == Wanted(wire.Lookup(0, 0, b"bare.txt", 0, TOP, None))
+    assert desk.ask("/bare.txt") == Wanted(wire.Lookup(0, 0, b"bare.txt", 0, TOP, None, BARE))
 
 
 def test_what_is_stale_is_served_and_listed(desk: Desk) -> None:

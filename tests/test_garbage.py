@@ -12,6 +12,7 @@ REPOSITORY = Path(__file__).parent.parent
 def test_ten_thousand_connections_in_every_state_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "a.txt").write_bytes(b"a text\n")
+    (tmp_path / "a.txt.gz").write_bytes(b"its sibling")
     (tmp_path / "large.bin").write_bytes(bytes(2 << 20))
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "helpers")])
     done = subprocess.run(

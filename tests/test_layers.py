@@ -26,7 +26,7 @@ ORDER = """
 
     flashpy flashpy.http flashpy.cache
     flashpy.http.accesstext flashpy.http.dates flashpy.http.mime
-    flashpy.http.ranges flashpy.http.status
+    flashpy.http.negotiation flashpy.http.ranges flashpy.http.status
     flashpy.http.conditional flashpy.http.framing flashpy.http.pages flashpy.http.target
     flashpy.http.body flashpy.http.request flashpy.http.response
     flashpy.cache.arena flashpy.cache.lru flashpy.cache.memo

@@ -12,7 +12,7 @@ import pytest
 
 from flashpy_helpers import pathname, wire
 from flashpy_helpers.disk import identity
-from flashpy_helpers.wire import Answer, Check, Failure, Found, Identity, Load, Lookup, Root
+from flashpy_helpers.wire import Answer, Check, Failure, Found, Identity, Load, Lookup, Root, Siblings
 
 INDEX = (b"index.html", b"index.htm")
 
@@ -25,8 +25,15 @@ class Site:
         self.memory = bytearray(1 << 16)
         self.roots = {7: Root(os.fsencode(path), INDEX, symlinks)}
 
-    def lookup(self, path: str, room: int = 4096, known: Identity | None = None) -> Answer:
-        job = Lookup(1, 7, os.fsencode(path), 100, room, known)
+    def lookup(
+        self,
+        path: str,
+        room: int = 4096,
+        known: Identity | None = None,
+        order: bytes | None = None,
+        siblings: Siblings = (),
+    ) -> Answer:
+        job = Lookup(1, 7, os.fsencode(path), 100, room, known, order, siblings)
         return pathname.do(job, self.roots, memoryview(self.memory))
 
     def load(self, path: str, version: Identity, start: int, length: int) -> Answer:
@@ -34,7 +41,10 @@ class Site:
         return pathname.do(job, self.roots, memoryview(self.memory))
 
     def check(self, *expected: tuple[str, Identity | int]) -> tuple[int, ...]:
-        job = Check(3, 7, tuple((os.fsencode(path), outcome) for path, outcome in expected))
+        return self.check_all(*((path, outcome, None) for path, outcome in expected))
+
+    def check_all(self, *expected: tuple[str, Identity | int, Siblings | None]) -> tuple[int, ...]:
+        job = Check(3, 7, tuple((os.fsencode(path), *rest) for path, *rest in expected))  # type: ignore[misc]
         answer = pathname.do(job, self.roots, memoryview(self.memory))
         assert isinstance(answer, wire.Changed)
         assert answer.id == 3
@@ -201,6 +211,89 @@ def test_check_names_what_differs(site: Site) -> None:
     (site.path / "bare").rmdir()
     assert site.check(*expected) == (0, 1, 4, 5)
     assert site.check() == ()
+
+
+BR, ZSTD, GZIP, BARE = wire.BR, wire.ZSTD, wire.GZIP, wire.IDENTITY
+
+
+def sibling(site: Site, suffix: str, content: bytes, *, older: int = 0) -> Identity:
+    """A sibling of a.html, as old as it or older by so many nanoseconds."""
+    path = site.path / f"a.html{suffix}"
+    path.write_bytes(content)
+    mtime = site.identity("a.html").mtime_ns - older
+    os.utime(path, ns=(mtime, mtime))
+    return identity(path.stat())
+
+
+def test_siblings_come_with_the_file_and_the_best_is_read(site: Site) -> None:
+    version = site.identity("a.html")
+    br, gz = sibling(site, ".br", b"brotli"), sibling(site, ".gz", b"zipped")
+    both = ((BR, br), (GZIP, gz))
+    assert site.lookup("a.html", order=bytes((ZSTD, GZIP, BR, BARE))) == Found(
+        1, version, b"a.html", 6, GZIP, both, b""
+    )
+    assert bytes(site.memory[100:106]) == b"zipped"
+    assert site.lookup("a.html", order=bytes((BR,))) == Found(1, version, b"a.html", 6, BR, both, b"")
+    assert bytes(site.memory[100:106]) == b"brotli"
+    assert site.lookup("a.html", order=bytes((BARE, BR))) == Found(1, version, b"a.html", 4096, BARE, both, b"")
+    assert site.lookup("a.html", order=bytes((ZSTD,))) == Found(1, version, b"a.html", 4096, BARE, both, b"")
+    assert site.lookup("a.html") == Found(1, version, b"a.html", 4096, BARE, (), b"")
+    assert site.lookup("a.html", known=version, order=b"", siblings=both) == wire.Unchanged(1)
+    assert isinstance(site.lookup("a.html", known=version, order=b"", siblings=both[:1]), Found)
+
+
+def test_siblings_of_an_index_file(site: Site) -> None:
+    (site.path / "docs/index.htm.zst").write_bytes(b"small")
+    answer = site.lookup("docs/", order=bytes((ZSTD, BARE)))
+    assert isinstance(answer, Found)
+    assert (answer.path, answer.coding, answer.filled) == (b"docs/index.htm", ZSTD, 5)
+
+
+def test_a_sibling_that_is_older_is_told_and_not_used(site: Site) -> None:
+    br, _ = sibling(site, ".br", b"brotli"), sibling(site, ".gz", b"zipped", older=1)
+    answer = site.lookup("a.html", order=bytes((GZIP, BARE)))
+    assert answer == Found(1, site.identity("a.html"), b"a.html", 4096, BARE, ((BR, br),), bytes((GZIP,)))
+
+
+def test_what_is_no_sibling(site: Site, tmp_path: Path) -> None:
+    """A folder, a FIFO, a link out of the root: the file itself is served."""
+    (tmp_path / "outside").write_bytes(b"secret")
+    (site.path / "a.html.br").mkdir()
+    os.mkfifo(site.path / "a.html.zst")
+    (site.path / "a.html.gz").symlink_to("../outside")
+    answer = site.lookup("a.html", order=bytes((BR, ZSTD, GZIP)))
+    assert answer == Found(1, site.identity("a.html"), b"a.html", 4096, BARE, (), b"")
+
+
+def test_check_looks_at_siblings_only_when_they_matter(site: Site) -> None:
+    version = site.identity("a.html")
+    assert site.check_all(("a.html", version, None), ("a.html", version, ())) == ()
+    br = sibling(site, ".br", b"brotli")
+    assert site.check_all(("a.html", version, None), ("a.html", version, ())) == (1,)
+    assert site.check_all(("a.html", version, ((BR, br),))) == ()
+    sibling(site, ".br", b"another")
+    assert site.check_all(("a.html", version, ((BR, br),))) == (0,)
+    sibling(site, ".br", b"brotli", older=1)
+    assert site.check_all(("a.html", version, ())) == ()
+
+
+def test_clean_paths(site: Site) -> None:
+    site.roots = {7: site.roots[7]._replace(clean=True)}
+    (site.path / "docs.html").write_bytes(b"page")
+    (site.path / "bare.html").mkdir()
+    (site.path / "both").write_bytes(b"file")
+    (site.path / "both.html").write_bytes(b"page")
+    assert [
+        answer.path for path in ("a", "docs", "docs/", "both") if isinstance(answer := site.lookup(path), Found)
+    ] == [
+        b"a.html",
+        b"docs.html",
+        b"docs/index.htm",
+        b"both",
+    ]
+    assert site.verdict("bare") == wire.FOLDER
+    assert site.verdict("a/") == wire.MISSING
+    assert site.verdict("none") == wire.MISSING
 
 
 def test_errors_become_verdicts() -> None:

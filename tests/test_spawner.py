@@ -142,7 +142,7 @@ def test_lookup_load_and_check(spawner: Spawner, root: Path) -> None:
     assert spawner.memory[4096:12288] == content[:8192]
     assert helper.do(Load(2, 1, b"a.html", version, 8192, 100, 0)) == wire.Loaded(2, 100)
     assert spawner.memory[:100] == content[8192:8292]
-    expected = ((b"a.html", version), (b"docs", wire.FOLDER), (b"docs/", wire.MISSING))
+    expected = ((b"a.html", version, None), (b"docs", wire.FOLDER, None), (b"docs/", wire.MISSING, None))
     assert helper.do(Check(3, 1, expected)) == wire.Changed(3, (2,))
     assert helper.do(Lookup(4, 0, b"a.html", 0, 10, None)) == wire.Failure(4, wire.MISSING, 2)
 

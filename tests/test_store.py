@@ -32,7 +32,9 @@ class Desk:
         self.said: list[str] = []
         self.chunks = Chunks(memoryview(bytearray(8 * TOP)), TOP)
         self.pathnames = Pathnames(1000, self.chunks, 1.0, 10.0)
-        self.store = HelperStore(self.chunks, self.pathnames, lambda: 1_800_000_000.0, self.said.append)
+        self.store = HelperStore(
+            self.chunks, self.pathnames, lambda: 1_800_000_000.0, self.said.append, self.said.append
+        )
         self.checks: Any = Checks()
 
     def lookup(
@@ -174,8 +176,8 @@ def test_stale_entries_go_as_one_job_of_their_root(desk: Desk) -> None:
     desk.store.end_turn()
     desk.stale(*files)
     (job,) = desk.checks.jobs
-    assert sorted(job.expected) == [(b"%d" % n, VERSION._replace(inode=n)) for n in range(3)]
-    changed = [path for path, _ in job.expected].index(b"1")
+    assert sorted(job.expected) == [(b"%d" % n, VERSION._replace(inode=n), None) for n in range(3)]
+    changed = [path for path, *_ in job.expected].index(b"1")
     desk.store.settle(job, wire.Changed(0, (changed,)), None, 60.0)
     assert [desk.pathnames.get(entry.key) for entry in files] == [files[0], None, files[2]]
     assert (files[0].checked, files[2].checked) == (60.0, 60.0)
@@ -188,7 +190,7 @@ def test_one_job_of_a_root_at_a_time_while_it_is_in_time(desk: Desk) -> None:
     assert len(desk.checks.jobs) == 1
     desk.store.settle(desk.checks.jobs[0], wire.Changed(0, ()), None, 60.0)
     desk.store.check_stale(desk.checks)
-    assert [path for path, _ in desk.checks.jobs[1].expected] == [b"2"]
+    assert [path for path, *_ in desk.checks.jobs[1].expected] == [b"2"]
 
 
 def test_a_late_check_does_not_hold_up_the_others_and_rounds_are_bounded(desk: Desk) -> None:

@@ -11,22 +11,31 @@ times = st.integers(-(2**63) * 10**9, 2**63 * 10**9 - 1)
 identities = st.builds(wire.Identity, u64, u64, u64, times, times)
 paths = st.binary(max_size=300)
 verdicts = st.integers(wire.MISSING, wire.BROKEN)
-expected = st.lists(st.tuples(paths, identities | verdicts), max_size=20).map(tuple)
+codings = st.integers(wire.BR, wire.IDENTITY)
+siblings = st.lists(st.tuples(codings, identities), max_size=3).map(tuple)
+orders = st.none() | st.lists(codings, max_size=4).map(bytes)
+expected = st.lists(
+    st.tuples(paths, identities, st.none() | siblings) | st.tuples(paths, verdicts, st.none()), max_size=20
+).map(tuple)
 jobs = (
-    st.builds(wire.Lookup, u64, u32, paths, u64, u64, st.none() | identities)
+    st.builds(wire.Lookup, u64, u32, paths, u64, u64, st.none(), orders, st.just(()))
+    | st.builds(wire.Lookup, u64, u32, paths, u64, u64, identities, orders, siblings)
     | st.builds(wire.Load, u64, u32, paths, identities, u64, u64, u64)
     | st.builds(wire.Check, u64, u32, expected)
 )
 answers = (
     st.builds(wire.Hello, u16, u32)
-    | st.builds(wire.Found, u64, identities, paths, u64)
+    | st.builds(wire.Found, u64, identities, paths, u64, codings, siblings, st.binary(max_size=3))
     | st.builds(wire.Unchanged, u64)
     | st.builds(wire.Loaded, u64, u64)
     | st.builds(wire.Changed, u64, st.lists(u16, max_size=256).map(tuple))
     | st.builds(wire.Failure, u64, verdicts, u32)
 )
-roots = st.builds(wire.Root, paths, st.lists(paths, max_size=5).map(tuple), st.integers(wire.INSIDE, wire.FOLLOW))
+roots = st.builds(
+    wire.Root, paths, st.lists(paths, max_size=5).map(tuple), st.integers(wire.INSIDE, wire.FOLLOW), st.booleans()
+)
 SOME = wire.Identity(1, 2, 3, 4, 5)
+SIBLINGS = tuple((coding, SOME) for coding in (wire.BR, wire.ZSTD, wire.GZIP))
 
 
 @given(jobs)
@@ -83,11 +92,12 @@ def test_record_cut_anywhere_is_refused_or_shorter(value: wire.Job | wire.Answer
         wire.Lookup(-1, 0, b"", 0, 0, None),
         wire.Lookup(0, 2**32, b"", 0, 0, None),
         wire.Load(0, 0, b"", SOME, 0, 2**64, 0),
-        wire.Check(0, 0, ((b"a", 0),)),
-        wire.Check(0, 0, ((b"a", wire.BROKEN + 1),)),
-        wire.Check(0, 0, ((b"a" * 65536, wire.MISSING),)),
-        wire.Check(0, 0, ((b"a" * 300, wire.MISSING),) * 256),
-        wire.Check(0, 0, ((b"a", wire.MISSING),) * 257),
+        wire.Lookup(0, 0, b"", 0, 0, SOME, b"", ((256, SOME),)),
+        wire.Check(0, 0, ((b"a", 0, None),)),
+        wire.Check(0, 0, ((b"a", wire.BROKEN + 1, None),)),
+        wire.Check(0, 0, ((b"a" * 65536, wire.MISSING, None),)),
+        wire.Check(0, 0, ((b"a" * 300, wire.MISSING, None),) * 256),
+        wire.Check(0, 0, ((b"a", wire.MISSING, None),) * 257),
         wire.Unchanged(1),
     ],
 )
@@ -109,12 +119,12 @@ def test_answer_and_root_that_do_not_fit_are_refused() -> None:
 
 def test_check_adds_no_more_for_a_path_than_it_says() -> None:
     for count in (1, 2, 256):
-        items = tuple((b"%d" % n, SOME) for n in range(count))
-        limit = sum(len(path) + wire.CHECK_ITEM for path, _ in items)
+        items = tuple((b"%d" % n, SOME, SIBLINGS) for n in range(count))
+        limit = sum(len(path) + wire.CHECK_ITEM for path, _, _ in items)
         assert len(wire.pack_job(wire.Check(2**64 - 1, 2**32 - 1, items))) <= limit
 
 
 def test_full_check_is_within_the_agreed_size() -> None:
-    items = ((b"p" * 188, SOME),) * wire.CHECK_PATHS
+    items = ((b"p" * 188, SOME, SIBLINGS),) * wire.CHECK_PATHS
     job = wire.Check(1, 1, items[: wire.CHECK_BYTES // (188 + wire.CHECK_ITEM)])
     assert wire.unpack_job(wire.pack_job(job)) == job

@@ -108,7 +108,7 @@ class Bench:
         self.memory = memoryview(mapped)
         self.chunks = chunks = Chunks(self.memory, chunk)
         self.pathnames = Pathnames(paths, chunks, revalidate, max_stale)
-        self.store = HelperStore(chunks, self.pathnames, time.time, self.said.append)
+        self.store = HelperStore(chunks, self.pathnames, time.time, self.said.append, self.said.append)
         self._pool_end = self.spawner.requests.dup()
         self.pool = HelperPool(
             loop,

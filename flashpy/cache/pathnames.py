@@ -16,25 +16,35 @@ from flashpy.cache.lru import Lru
 from flashpy.cache.memo import purge
 
 Key = tuple[int, bytes]
+NO_CODING = 3
+"""The coding of an original (IDENTITY in `flashpy_helpers.wire`)."""
 
 
 class Entry:
     """What a helper found at `path` under root number `root`, as of `checked` (monotonic seconds).
 
     `outcome` is opaque here: the identity of a file, or a verdict. `prepared` holds heads made for this entry.
+
+    A file may have `variants`, entries of their own by `coding`, which live and grow old with it: each names it as its
+    `original`. `siblings` are those of them that lie on the disk, as a check of the entry wants them (None: it has no
+    interest in them).
     """
 
     __slots__ = (
         "checked",
         "chunk",
+        "coding",
         "expires",
         "facts",
         "fresh_until",
         "key",
         "memos",
+        "original",
         "outcome",
         "path",
         "prepared",
+        "siblings",
+        "variants",
     )
 
     def __init__(self, key: Key, path: bytes, outcome: Any, facts: Any = None) -> None:
@@ -46,8 +56,25 @@ class Entry:
         self.fresh_until = 0.0
         self.expires = 0.0
         self.chunk: Chunk | None = None
+        self.coding = NO_CODING
+        self.siblings: Any = None
+        self.variants: dict[int, Entry] = {}
+        self.original: Entry | None = None
         self.prepared: dict[Any, Any] = {}
         self.memos: list[tuple[Any, Any]] = []
+
+    @property
+    def source(self) -> "Entry":
+        """The entry that the cache knows: its original's for a variant."""
+        return self.original or self
+
+    def add_variant(self, coding: int, path: bytes, outcome: Any, facts: Any) -> "Entry":
+        """Another representation of this file, whose content lies at `path`."""
+        variant = Entry(self.key, path, outcome, facts)
+        variant.coding = coding
+        variant.original = self
+        self.variants[coding] = variant
+        return variant
 
     def attach(self, chunk: Chunk) -> None:
         """Make `chunk` the file's first chunk; the entry hears of its eviction."""
@@ -61,7 +88,10 @@ class Entry:
         purge(self)
 
     def die(self, chunks: Chunks) -> None:
-        """Never serve this again; what a reply has pinned lives until it is sent."""
+        """Never serve this again, nor its variants; what a reply has pinned lives until it is sent."""
+        for variant in self.variants.values():
+            variant.die(chunks)
+        self.variants.clear()  # each names its original: no cycle may stay
         chunk = self.chunk
         self.lose_chunk()
         self.fresh_until = self.expires = 0.0
@@ -115,11 +145,21 @@ class Pathnames:
         """Whether the entry may be served now; one that is no longer fresh is listed for a helper to check."""
         if now <= entry.fresh_until:
             return True
+        if entry.original is not None:
+            return self._usable_variant(entry, entry.original, now)
         if now > entry.expires:
             return False
         entry.fresh_until = entry.expires
         self.stale.append(entry)
         return True
+
+    def _usable_variant(self, variant: Entry, original: Entry, now: float) -> bool:
+        """A variant is as fresh as its original; it hears of a renewal when it is asked for."""
+        usable = self.usable(original, now)
+        if variant.chunk is not None and original.fresh_until > variant.fresh_until:
+            self._chunks.touch(variant.chunk.key)
+        variant.fresh_until = original.fresh_until
+        return usable
 
     def is_current(self, entry: Entry) -> bool:
         """Whether the entry is still what the cache knows of its path."""

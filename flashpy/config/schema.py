@@ -179,6 +179,8 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     symlinks: Literal["inside", "deny", "follow"] = "inside"
     # .git, .env: served by mistake only. /.well-known/ is always served (RFC 8615).
     dotfiles: bool = False
+    # Who made `a.css.br` wants it sent; where there is none it costs three names more at a miss.
+    precompressed: bool = True
     # WHATWG: all text is UTF-8. "": no charset parameter.
     charset: str = "utf-8"
     # Extension without its dot, lower-case -> media type, before our own table.

@@ -226,6 +226,36 @@ TYPES: Final[dict[str, str]] = {
     "asc": "application/pgp-signature",
 }
 
+# What shrinks, beside text, XML and JSON by any name.
+_COMPRESSIBLE: Final = frozenset(
+    (
+        "application/javascript",
+        "application/json",
+        "application/jsonl",
+        "application/json5",
+        "application/postscript",
+        "application/rtf",
+        "application/sql",
+        "application/toml",
+        "application/vnd.ms-fontobject",
+        "application/wasm",
+        "application/x-ndjson",
+        "application/x-subrip",
+        "application/xml",
+        "application/xml-dtd",
+        "application/yaml",
+        "application/vnd.apple.mpegurl",
+        "font/otf",
+        "font/ttf",
+        "image/bmp",
+        "image/vnd.microsoft.icon",
+        "image/x-xbitmap",
+        "model/gltf-binary",
+        "model/obj",
+        "model/stl",
+    )
+)
+
 # Text by another name. JSON is not here: it is UTF-8 and has no charset parameter (RFC 8259).
 _TEXTUAL: Final = frozenset(
     (
@@ -257,9 +287,19 @@ def content_type(path: bytes, overrides: Mapping[str, str], charset: str) -> byt
     return kind.encode("latin-1")
 
 
+def compressible(kind: bytes) -> bool:
+    """Whether files of a Content-Type mostly shrink when they are compressed; pictures and archives do not."""
+    bare = _bare(kind.decode("latin-1"))
+    return bare.startswith("text/") or bare.endswith(("+xml", "+json")) or bare in _COMPRESSIBLE
+
+
+def _bare(kind: str) -> str:
+    """A media type without its parameters, in lower case."""
+    return kind.partition(";")[0].rstrip().lower()
+
+
 def _is_text(kind: str) -> bool:
-    kind = kind.lower()
-    if "charset=" in kind:
+    bare = _bare(kind)
+    if "charset=" in kind.lower():
         return False
-    bare = kind.partition(";")[0].rstrip()
     return bare.startswith("text/") or bare.endswith("+xml") or bare in _TEXTUAL

@@ -15,6 +15,7 @@ _HINTS: Final = {
     403: "You are not allowed to see this page.",
     404: "There is nothing at this address.",
     405: "This method cannot be used here.",
+    406: "There is no form of this page that your program accepts.",
     408: "The request took too long to arrive.",
     412: "The file is not the version that was asked for.",
     413: "The request is larger than the server accepts.",

@@ -20,6 +20,7 @@ from gunicorn_h1c import _parser_fast
 
 from flashpy.http.accesstext import quote
 from flashpy.http.framing import TCHAR
+from flashpy.http.negotiation import preference
 from flashpy.http.status import Refusal
 
 KNOWN_METHODS = frozenset(
@@ -36,7 +37,7 @@ CONDITIONS = (
     b"range",
 )
 
-_END, _HOST, _REFERER, _AGENT, _CONNECTION, _LENGTH, _CODING, _EXPECT, _CONDITION = range(9)
+_END, _HOST, _REFERER, _AGENT, _CONNECTION, _LENGTH, _CODING, _EXPECT, _CONDITION, _ACCEPT = range(10)
 _MEANING = dict.fromkeys(CONDITIONS, _CONDITION) | {
     b"host": _HOST,
     b"connection": _CONNECTION,
@@ -45,6 +46,7 @@ _MEANING = dict.fromkeys(CONDITIONS, _CONDITION) | {
     b"expect": _EXPECT,
     b"referer": _REFERER,
     b"user-agent": _AGENT,
+    b"accept-encoding": _ACCEPT,
 }
 _FRAMING = (b"content-length", b"transfer-encoding")
 _LINE = re.compile(rb"([%b]+) ([!-~]+) HTTP/(\d)\.(\d)" % TCHAR)
@@ -105,17 +107,18 @@ class Request:
     """One request head, with the fields that a file server heeds. Never changed: equal heads share one.
 
     `keeps`: the client wants the connection to stay open. `special` is None when nothing but the request line and Host
-    bears on the content of the reply. `referer` and `agent` are as the access log wants them. `weight` is about what
-    it takes of memory, in bytes.
+    bears on the content of the reply. `codings` are those that the client takes, best first. `referer` and `agent` are
+    as the access log wants them. `weight` is about what it takes of memory, in bytes.
     """
 
-    __slots__ = ("agent", "host", "keeps", "line", "referer", "special", "weight")
+    __slots__ = ("agent", "codings", "host", "keeps", "line", "referer", "special", "weight")
 
     def __init__(self, line: Line, fields: Iterable[Field]) -> None:
         self.line = line
         self.referer, self.agent = b'"-"', b' "-"\n'
         host: bytes | None = None
         options = 0
+        accepted: bytes | None = None
         others = []
         for field in fields:
             if field.what == _HOST:
@@ -128,11 +131,14 @@ class Request:
                 self.referer = field.value
             elif field.what == _CONNECTION:
                 options |= _OPTIONS[field.value]
+            elif field.what == _ACCEPT:
+                accepted = field.value if accepted is None else accepted + b"," + field.value
             else:
                 others.append(field)
         if host is None and line.minor:
             raise Refusal(400, reason="no Host")
         self.host = host or b""
+        self.codings = preference(accepted)
         # Close is stronger than keep-alive, which only an HTTP/1.0 client needs to say (RFC 9112 9.3).
         self.keeps = line.minor == 1 if not options else options == _SAYS_KEEP
         self.special = _heed(line, others) if others else None

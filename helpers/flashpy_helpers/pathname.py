@@ -2,19 +2,24 @@
 
 A job ends in an answer, always: what the file system says becomes a verdict. The root is opened
 anew for each job, so a root that is a link (``current``) may be switched at any time.
+
+A file's precompressed siblings (``a.css.br``) are found with it: one job, one answer. They are
+opened as the file itself is, so the policy on links holds for them, and one that cannot be opened
+for reading is none.
 """
 
 import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from flashpy_helpers import beneath, disk, wire
-from flashpy_helpers.wire import Answer, Check, Failure, Identity, Job, Load, Lookup, Root
+from flashpy_helpers.wire import SUFFIXES, Answer, Check, Failure, Identity, Job, Load, Lookup, Root, Siblings
 
 _TRIES = 3
+_BARE = bytes((wire.IDENTITY,))
 _VERDICTS = {
     errno.ENOENT: wire.MISSING,
     errno.ENOTDIR: wire.MISSING,
@@ -46,6 +51,17 @@ class Named(NamedTuple):
     identity: Identity
 
 
+class Family(NamedTuple):
+    """A file's siblings by coding: version and descriptor (readable); and codings of older ones."""
+
+    members: dict[int, tuple[Identity, int]]
+    outdated: bytes
+
+    def facts(self) -> Siblings:
+        """What is told of them."""
+        return tuple((coding, identity) for coding, (identity, _) in sorted(self.members.items()))
+
+
 class Tree:
     """One root, opened for one job."""
 
@@ -59,11 +75,17 @@ class Tree:
 
         Raises VerdictError (MISSING, FOLDER, NO_INDEX) and OSError.
         """
-        named = self._named(path) or self._index(path)
+        named = self._page(path) or self._named(path) or self._index(path)
         try:
             yield named
         finally:
             os.close(named.fd)
+
+    def _page(self, path: bytes) -> Named | None:
+        """Return ``about.html`` for ``about``, where there is no file of that name: a clean URL."""
+        if not self.root.clean or not path or path.endswith(b"/"):
+            return None
+        return self._file(path) or self._file(path + b".html")
 
     @contextmanager
     def reading(self, named: Named) -> Iterator[int]:
@@ -73,6 +95,37 @@ class Tree:
             yield fd
         finally:
             os.close(fd)
+
+    @contextmanager
+    def family(self, named: Named) -> Iterator[Family]:
+        """Give the siblings of a file that are regular, readable and no older than it."""
+        with ExitStack() as opened:
+            family: dict[int, tuple[Identity, int]] = {}
+            outdated = []
+            for coding, suffix in enumerate(SUFFIXES):
+                sibling = self._file(named.path + suffix)
+                if sibling is None:
+                    continue
+                opened.callback(os.close, sibling.fd)
+                if sibling.identity.mtime_ns < named.identity.mtime_ns:
+                    outdated.append(coding)
+                    continue
+                try:
+                    family[coding] = sibling.identity, opened.enter_context(self.reading(sibling))
+                except OSError:
+                    continue
+            yield Family(family, bytes(outdated))
+
+    def _file(self, path: bytes) -> Named | None:
+        """Return a regular file, or None for whatever else is there or not."""
+        try:
+            return self._named(path)
+        except VerdictError:
+            return None
+        except OSError as error:
+            if _VERDICTS.get(error.errno or 0) in (wire.BUSY, None):
+                raise
+            return None
 
     def _named(self, path: bytes) -> Named | None:
         """Return a file, or None for a folder that is asked for with its slash."""
@@ -156,13 +209,26 @@ def _lookup(job: Lookup, root: Root, room: memoryview) -> Answer:
 
 
 def _look(job: Lookup, root: Root, room: memoryview) -> Answer:
-    with open_tree(root) as tree, tree.find(job.path) as named:
-        if named.identity == job.known:
+    with open_tree(root) as tree, tree.find(job.path) as named, _family(tree, named, job.order) as family:
+        siblings = family.facts()
+        if (named.identity, siblings) == (job.known, job.known_siblings):
             return wire.Unchanged(job.id)
         with tree.reading(named) as fd:
-            filled = min(named.identity.size, len(room))
-            version = disk.read_version(fd, room[:filled], 0, named.identity)
-            return wire.Found(job.id, version, named.path, filled)
+            choices = {**family.members, wire.IDENTITY: (named.identity, fd)}
+            coding = next((coding for coding in job.order or _BARE if coding in choices), wire.IDENTITY)
+            wanted, fd = choices[coding]
+            filled = min(wanted.size, len(room))
+            disk.read_version(fd, room[:filled], 0, wanted)
+        return wire.Found(job.id, named.identity, named.path, filled, coding, siblings, family.outdated)
+
+
+@contextmanager
+def _family(tree: Tree, named: Named, order: bytes | None) -> Iterator[Family]:
+    if order is None:
+        yield Family({}, b"")
+    else:
+        with tree.family(named) as family:
+            yield family
 
 
 def _load(job: Load, root: Root, room: memoryview) -> Answer:
@@ -180,25 +246,31 @@ def _load(job: Load, root: Root, room: memoryview) -> Answer:
 def _check(job: Check, root: Root) -> Answer:
     try:
         with open_tree(root) as tree:
-            outcomes = [_outcome(tree, path, expected) for path, expected in job.expected]
+            outcomes = [_outcome(tree, *expected) for expected in job.expected]
     except OSError as error:
-        outcomes = [verdict(error)] * len(job.expected)
+        outcomes = [(verdict(error), siblings) for _, _, siblings in job.expected]
     pairs = enumerate(zip(outcomes, job.expected, strict=True))
-    return wire.Changed(job.id, tuple(n for n, (now, (_, then)) in pairs if now != then))
+    return wire.Changed(job.id, tuple(n for n, (now, (_, *then)) in pairs if now != tuple(then)))
 
 
-def _outcome(tree: Tree, path: bytes, expected: Identity | int) -> Identity | int:
+def _outcome(
+    tree: Tree, path: bytes, expected: Identity | int, siblings: Siblings | None
+) -> tuple[Identity | int, Siblings | None]:
+    """What is there now; of a path with a verdict the siblings are as they were."""
     try:
         with tree.find(path) as named:
             if isinstance(expected, int):
                 # Whether it may be read is known only by opening it.
                 with tree.reading(named):
                     pass
-            return named.identity
+            if siblings is not None:
+                with tree.family(named) as family:
+                    return named.identity, family.facts()
+            return named.identity, None
     except VerdictError as outcome:
-        return outcome.verdict
+        return outcome.verdict, siblings
     except OSError as error:
-        return verdict(error)
+        return verdict(error), siblings
 
 
 def _part(memory: memoryview, offset: int, length: int) -> memoryview:

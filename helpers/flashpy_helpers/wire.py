@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
-VERSION = 1
+VERSION = 2
 """A worker and a helper must agree on it: the helper says it in its Hello."""
 
 INSIDE, DENY, FOLLOW = 0, 1, 2
@@ -23,11 +23,16 @@ MISSING, REFUSED, FOLDER, NO_INDEX, MOVING, BUSY, BROKEN = range(1, 8)
 """Verdicts: 404; 403; redirect to path + "/"; a folder without index file; the file changed while
 it was read; no descriptors or memory; any other error (EIO ...)."""
 
+BR, ZSTD, GZIP, IDENTITY = range(4)
+"""Content codings, in the order of preference; IDENTITY is the file itself."""
+SUFFIXES = (b".br", b".zst", b".gz")
+"""What a precompressed sibling's name adds to its original's, by coding."""
+
 CHECK_PATHS = 256
 """The most paths of one Check."""
 CHECK_BYTES = 60 * 1024
 """The longest Check, in bytes as packed."""
-CHECK_ITEM = 64
+CHECK_ITEM = 256
 """No path adds more to a Check than its own length and this."""
 
 
@@ -41,6 +46,8 @@ class Root(NamedTuple):
     path: bytes
     index: tuple[bytes, ...]  # type: ignore[assignment]  # hides tuple.index
     symlinks: int
+    clean: bool = False
+    """Whether ``about`` may also mean ``about.html``."""
 
 
 class Identity(NamedTuple):
@@ -53,8 +60,16 @@ class Identity(NamedTuple):
     ctime_ns: int
 
 
+Siblings = tuple[tuple[int, Identity], ...]
+"""Precompressed siblings of a file that may stand for it: coding and version, by coding."""
+
+
 class Lookup(NamedTuple):
-    """Find ``path``; read its first ``room`` bytes to ``offset`` unless it is still ``known``."""
+    """Find ``path``; read its first ``room`` bytes to ``offset`` unless it is still ``known``.
+
+    ``order`` asks for its precompressed siblings too: the codings to read from, best first. The
+    first that is there is read instead; None looks for none.
+    """
 
     id: int
     root: int
@@ -62,6 +77,8 @@ class Lookup(NamedTuple):
     offset: int
     room: int
     known: Identity | None
+    order: bytes | None = None
+    known_siblings: Siblings = ()
 
 
 class Load(NamedTuple):
@@ -80,11 +97,14 @@ class Load(NamedTuple):
 
 
 class Check(NamedTuple):
-    """Say which of these paths are no longer what is expected: an Identity or a verdict."""
+    """Say which of these paths are no longer what is expected: an Identity or a verdict.
+
+    With the siblings that a file is expected to have; None when they are of no interest.
+    """
 
     id: int
     root: int
-    expected: tuple[tuple[bytes, Identity | int], ...]
+    expected: tuple[tuple[bytes, Identity | int, Siblings | None], ...]
 
 
 class Hello(NamedTuple):
@@ -95,12 +115,19 @@ class Hello(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A file: its facts, its path with the index name added, and how many bytes were read."""
+    """A file: its facts, its path with the index name added, and how many bytes were read.
+
+    ``coding`` says of which of its ``siblings`` they were. ``outdated`` are the codings of those
+    that are older than the file and must not stand for it.
+    """
 
     id: int
     identity: Identity
     path: bytes
     filled: int
+    coding: int = IDENTITY
+    siblings: Siblings = ()
+    outdated: bytes = b""
 
 
 class Unchanged(NamedTuple):
@@ -145,32 +172,37 @@ class _Kind:
 # Identity: device, inode, size, mtime (seconds, nanoseconds), ctime (seconds, nanoseconds).
 _FILE = "QQQqIqI"
 _file = struct.Struct("<" + _FILE)
-_lookup = struct.Struct("<BQIQQ")
-_lookup_known = struct.Struct("<BQIQQ" + _FILE)
+_lookup = struct.Struct("<BQIQQB")
+_lookup_known = struct.Struct("<BQIQQB" + _FILE)
 _load = struct.Struct("<BQIQQQ" + _FILE)
 _check = struct.Struct("<BQI")
 _item = struct.Struct("<HB")
-_root = struct.Struct("<BBHB")
+_count = struct.Struct("<B")
+_sibling = struct.Struct("<B" + _FILE)
+_root = struct.Struct("<BBHBB")
 _name = struct.Struct("<H")
 _hello = struct.Struct("<BHI")
-_found = struct.Struct("<BQQ" + _FILE)
+_found = struct.Struct("<BQQBB" + _FILE)
 _head = struct.Struct("<BQ")
 _loaded = struct.Struct("<BQQ")
 _failure = struct.Struct("<BQBI")
 
 _SECOND = 1_000_000_000
 _VERDICTS = frozenset(range(MISSING, BROKEN + 1))
+_NONE = 255  # a count: not even none
 
 
 def pack_job(job: Job) -> bytes:
     """Return the record of a job. Raises WireError for values that do not fit."""
     try:
         match job:
-            case Lookup(id, root, path, offset, room, None):
-                return _lookup.pack(_Kind.LOOKUP, id, root, offset, room) + path
-            case Lookup(id, root, path, offset, room, Identity() as known):
-                facts = _split(known)
-                return _lookup_known.pack(_Kind.LOOKUP_KNOWN, id, root, offset, room, *facts) + path
+            case Lookup(id, root, path, offset, room, None, order):
+                count = _NONE if order is None else len(order)
+                return _lookup.pack(_Kind.LOOKUP, id, root, offset, room, count) + (order or b"") + path
+            case Lookup(id, root, path, offset, room, Identity() as known, order, siblings):
+                count = _NONE if order is None else len(order)
+                head = _lookup_known.pack(_Kind.LOOKUP_KNOWN, id, root, offset, room, count, *_split(known))
+                return head + (order or b"") + _pack_siblings(siblings) + path
             case Load(id, root, path, identity, start, length, offset):
                 facts = _split(identity)
                 return _load.pack(_Kind.LOAD, id, root, start, length, offset, *facts) + path
@@ -186,12 +218,14 @@ def unpack_job(record: bytes) -> Job:
     try:
         match record[0]:
             case _Kind.LOOKUP:
-                _, id, root, offset, room = _lookup.unpack_from(record)
-                return Lookup(id, root, record[_lookup.size :], offset, room, None)
+                _, id, root, offset, room, count = _lookup.unpack_from(record)
+                order, at = _take_order(record, _lookup.size, count)
+                return Lookup(id, root, record[at:], offset, room, None, order)
             case _Kind.LOOKUP_KNOWN:
-                _, id, root, offset, room, *facts = _lookup_known.unpack_from(record)
-                path = record[_lookup_known.size :]
-                return Lookup(id, root, path, offset, room, _join(facts))
+                _, id, root, offset, room, count, *facts = _lookup_known.unpack_from(record)
+                order, at = _take_order(record, _lookup_known.size, count)
+                siblings, at = _take_siblings(record, at)
+                return Lookup(id, root, record[at:], offset, room, _join(facts), order, _some(siblings))
             case _Kind.LOAD:
                 _, id, root, start, length, offset, *facts = _load.unpack_from(record)
                 path = record[_load.size :]
@@ -212,8 +246,9 @@ def pack_answer(answer: Answer) -> bytes:
     """Return the record of an answer. Raises WireError for values that do not fit."""
     try:
         match answer:
-            case Found(id, identity, path, filled):
-                return _found.pack(_Kind.FOUND, id, filled, *_split(identity)) + path
+            case Found(id, identity, path, filled, coding, siblings, outdated):
+                head = _found.pack(_Kind.FOUND, id, filled, coding, len(outdated), *_split(identity))
+                return head + outdated + _pack_siblings(siblings) + path
             case Unchanged(id):
                 return _head.pack(_Kind.UNCHANGED, id)
             case Loaded(id, filled):
@@ -235,8 +270,10 @@ def unpack_answer(record: bytes) -> Answer:
     try:
         match record[0]:
             case _Kind.FOUND:
-                _, id, filled, *facts = _found.unpack_from(record)
-                return Found(id, _join(facts), record[_found.size :], filled)
+                _, id, filled, coding, count, *facts = _found.unpack_from(record)
+                outdated, at = _take(record, _found.size, count)
+                siblings, at = _take_siblings(record, at)
+                return Found(id, _join(facts), record[at:], filled, _coding(coding), _some(siblings), outdated)
             case _Kind.UNCHANGED:
                 return Unchanged(_head.unpack(record)[1])
             case _Kind.LOADED:
@@ -260,7 +297,7 @@ def pack_root(root: Root) -> bytes:
     try:
         if root.symlinks not in (INSIDE, DENY, FOLLOW):
             raise WireError(f"not a symlink policy: {root.symlinks}")
-        head = _root.pack(_Kind.ROOT, root.symlinks, len(root.path), len(root.index))
+        head = _root.pack(_Kind.ROOT, root.symlinks, len(root.path), len(root.index), root.clean)
         names = b"".join(_name.pack(len(name)) + name for name in root.index)
         return head + root.path + names
     except struct.error as error:
@@ -270,8 +307,8 @@ def pack_root(root: Root) -> bytes:
 def unpack_root(record: bytes) -> Root:
     """Return the root of a record. Raises WireError for what pack_root cannot make."""
     try:
-        kind, symlinks, length, count = _root.unpack_from(record)
-        if kind != _Kind.ROOT or symlinks not in (INSIDE, DENY, FOLLOW):
+        kind, symlinks, length, count, clean = _root.unpack_from(record)
+        if kind != _Kind.ROOT or symlinks not in (INSIDE, DENY, FOLLOW) or clean > 1:
             raise WireError("not a root")
         path, at = _take(record, _root.size, length)
         index = []
@@ -282,14 +319,14 @@ def unpack_root(record: bytes) -> Root:
     except struct.error as error:
         raise WireError(f"a root cut short: {error}") from None
     _nothing_left(record, at)
-    return Root(path, tuple(index), symlinks)
+    return Root(path, tuple(index), symlinks, bool(clean))
 
 
-def _pack_check(id: int, root: int, items: tuple[tuple[bytes, Identity | int], ...]) -> bytes:
+def _pack_check(id: int, root: int, items: tuple[tuple[bytes, Identity | int, Siblings | None], ...]) -> bytes:
     parts = [_check.pack(_Kind.CHECK, id, root)]
-    for path, outcome in items:
+    for path, outcome, siblings in items:
         if isinstance(outcome, Identity):
-            parts += (_item.pack(len(path), 0), path, _file.pack(*_split(outcome)))
+            parts += (_item.pack(len(path), 0), path, _file.pack(*_split(outcome)), _pack_siblings(siblings))
         else:
             parts += (_item.pack(len(path), _verdict(outcome)), path)
     record = b"".join(parts)
@@ -300,19 +337,56 @@ def _pack_check(id: int, root: int, items: tuple[tuple[bytes, Identity | int], .
 
 def _unpack_check(record: bytes) -> Check:
     _, id, root = _check.unpack_from(record)
-    expected: list[tuple[bytes, Identity | int]] = []
+    expected: list[tuple[bytes, Identity | int, Siblings | None]] = []
     at = _check.size
     while at < len(record):
         length, verdict = _item.unpack_from(record, at)
         path, at = _take(record, at + _item.size, length)
         if verdict:
-            expected.append((path, _verdict(verdict)))
+            expected.append((path, _verdict(verdict), None))
         else:
-            expected.append((path, _join(_file.unpack_from(record, at))))
-            at += _file.size
+            identity = _join(_file.unpack_from(record, at))
+            siblings, at = _take_siblings(record, at + _file.size)
+            expected.append((path, identity, siblings))
     if len(expected) > CHECK_PATHS or len(record) > CHECK_BYTES:
         raise WireError("a Check longer than agreed")
     return Check(id, root, tuple(expected))
+
+
+def _pack_siblings(siblings: Siblings | None) -> bytes:
+    if siblings is None:
+        return _count.pack(_NONE)
+    files = [_sibling.pack(coding, *_split(identity)) for coding, identity in siblings]
+    return b"".join((_count.pack(len(files)), *files))
+
+
+def _take_siblings(record: bytes, at: int) -> tuple[Siblings | None, int]:
+    (count,) = _count.unpack_from(record, at)
+    at += _count.size
+    if count == _NONE:
+        return None, at
+    siblings = []
+    for _ in range(count):
+        coding, *facts = _sibling.unpack_from(record, at)
+        siblings.append((_coding(coding), _join(facts)))
+        at += _sibling.size
+    return tuple(siblings), at
+
+
+def _some(siblings: Siblings | None) -> Siblings:
+    if siblings is None:
+        raise WireError("no siblings, where there must be a list")
+    return siblings
+
+
+def _coding(value: int) -> int:
+    if value > IDENTITY:
+        raise WireError(f"not a coding: {value}")
+    return value
+
+
+def _take_order(record: bytes, at: int, count: int) -> tuple[bytes | None, int]:
+    return (None, at) if count == _NONE else _take(record, at, count)
 
 
 def _split(identity: Identity) -> tuple[int, int, int, int, int, int, int]:

@@ -1,0 +1,1 @@
+"""The tests; a regular package, so that no other package of this name stands before it."""
