@@ -1,8 +1,8 @@
 """WORKER: addresses of clients and proxies: their one form, and which of them are trusted.
 
 An address is a text as it stands in the access log: IPv4, IPv6 compressed and in lower case, or `unix:` for whoever
-came through a unix socket. An IPv4 address wrapped in IPv6 (`::ffff:192.0.2.1`) is the same client, so it is unwrapped: a
-proxy that listens on both would otherwise be trusted by one name and not by the other.
+came through a unix socket. An IPv4 address wrapped in IPv6 (`::ffff:192.0.2.1`) is the same client, so it is unwrapped:
+it would otherwise be trusted by one name and not by the other.
 """
 
 from collections.abc import Iterable
