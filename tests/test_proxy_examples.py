@@ -134,7 +134,7 @@ def haproxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Behind]:
     with ExitStack() as stack:
         server = stack.enter_context(site(tmp_path, f'{listen}trusted_proxies = ["127.0.0.1"]\n'))
         fronts = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
-        introduced, plain = (f"{host}:{port}" for host, port in server.addresses)
+        introduced, plain = (":".join(map(str, address)) for address in server.addresses)
         places = {
             "bind 127.0.0.1:80\n": f"bind fd@{fronts[0].fileno()}\n",
             "bind 127.0.0.1:81\n": f"bind fd@{fronts[1].fileno()}\n",
@@ -196,9 +196,10 @@ def test_haproxy_and_the_address_of_each_client(haproxy: Behind, front: int) -> 
     assert haproxy.server.stop() == 0
     counters = haproxy.server.counters()
     assert counters["proxy_refused"] == 0  # its health checks included
-    assert counters["memo_hits"] >= 100
-    # A connection for each client, or fewer, and the checks.
-    assert counters["connections_accepted"] <= len(CLIENTS) + 10
+    # Of the connections that are one client's alone HAProxy keeps only some; the others are used again, whoever asks.
+    most, least = ((10, 100), (140, 30))[front == 0]
+    assert counters["connections_accepted"] <= most
+    assert counters["memo_hits"] >= least
     assert not [line for line in haproxy.server.log_lines() if "closed: " in line]
 
 
