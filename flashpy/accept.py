@@ -12,11 +12,13 @@ wrapper asks for timeouts and copies attributes, and takes 2 of the 4.5 microsec
 import errno
 import heapq
 import socket
-from typing import Any
 
+from flashpy.config import Listen
 from flashpy.connection import Connection
+from flashpy.http.peers import UNIX, Trusted
+from flashpy.introduction import Introduction
 from flashpy.loop import EXCLUSIVE, READ, Handler
-from flashpy.service import Lane, Service
+from flashpy.service import Lane, Lanes, Service
 
 ACCEPTS_PER_TURN = 64
 IDLE_BEFORE_CLOSE = 1.0
@@ -27,41 +29,62 @@ _STREAM = int(socket.SOCK_STREAM)
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class Acceptor:
-    """All listeners of a worker."""
+class Listening:
+    """One listener: its socket, the lanes of its peers, and whether each of them introduces a client first."""
 
-    def __init__(self, service: Service, listeners: tuple[socket.socket, ...]) -> None:
+    __slots__ = ("introduced", "lanes", "local", "sock")
+
+    def __init__(self, sock: socket.socket, wanted: Listen, lanes: Lanes) -> None:
+        self.sock = sock
+        self.local = sock.family == socket.AF_UNIX
+        self.introduced = wanted.proxy_protocol
+        self.lanes = lanes
+
+
+class Acceptor:
+    """All listeners of a worker. `wanted` says of each, in their order, what it is; `trusted` are the proxies."""
+
+    def __init__(
+        self,
+        service: Service,
+        listeners: tuple[socket.socket, ...],
+        wanted: tuple[Listen, ...],
+        trusted: Trusted | None,
+    ) -> None:
         self._service = service
-        self._listeners = [(sock, Lane(service.limits, local=sock.family == socket.AF_UNIX)) for sock in listeners]
+        self._listeners = [
+            Listening(sock, listen, Lanes(service.limits, trusted))
+            for sock, listen in zip(listeners, wanted, strict=True)
+        ]
         self._resting = True
         self._expected = 1
         self._out_of_descriptors = 0.0
-        self._idle: list[Connection] = []
+        self._idle: list[Connection | Introduction] = []
 
     @property
     def lanes(self) -> list[Lane]:
-        """The memos, a pair for each listener."""
-        return [lane for _, lane in self._listeners]
+        """The memos, a pair for each listener and class of its peers."""
+        return [lane for listening in self._listeners for lane in listening.lanes.all()]
 
     def open(self) -> None:
         """Listen; EPOLLEXCLUSIVE keeps one newcomer from waking every worker."""
         if self._resting:
             self._resting = False
-            for sock, lane in self._listeners:
-                self._service.loop.add(sock.fileno(), READ | EXCLUSIVE, self._handler(sock, lane))
+            for listening in self._listeners:
+                self._service.loop.add(listening.sock.fileno(), READ | EXCLUSIVE, self._handler(listening))
 
     def rest(self) -> None:
         """Leave newcomers in the kernel's queue."""
         if not self._resting:
             self._resting = True
-            for sock, _ in self._listeners:
-                self._service.loop.remove(sock.fileno())
+            for listening in self._listeners:
+                self._service.loop.remove(listening.sock.fileno())
 
     def close(self) -> None:
         """Drain: take the listeners out of epoll first, a shared one would keep firing."""
         self.rest()
-        for sock, _ in self._listeners:
-            sock.close()
+        for listening in self._listeners:
+            listening.sock.close()
         self._listeners.clear()
 
     def tick(self) -> None:
@@ -77,8 +100,8 @@ class Acceptor:
     def _room(self) -> int:
         return self._service.limits.connections - len(self._service.connections)
 
-    def _handler(self, sock: socket.socket, lane: Lane) -> Handler:
-        take = sock._accept  # type: ignore[attr-defined]
+    def _handler(self, listening: Listening) -> Handler:
+        take = listening.sock._accept  # type: ignore[attr-defined]
 
         def accept(_mask: int) -> None:
             room = min(self._room(), self._expected)
@@ -96,16 +119,20 @@ class Acceptor:
                     if not taken:  # without a descriptor to spare accept fails before it looks who is there
                         self._run_out(problem)
                     return
-                self._welcome(fd, address, lane)
+                self._welcome(fd, UNIX if listening.local else address[0], listening)
             self._expected = min(ACCEPTS_PER_TURN, self._expected + self._expected // 2 + 1)
 
         return accept
 
-    def _welcome(self, fd: int, address: Any, lane: Lane) -> None:
+    def _welcome(self, fd: int, address: str, listening: Listening) -> None:
         service = self._service
         service.counts.accepted += 1
         client = socket.SocketType(_ANY_FAMILY, _STREAM, 0, fd)
-        connection = Connection(service, lane, client, "unix:" if lane.local else address[0])
+        connection: Connection | Introduction
+        if listening.introduced:
+            connection = Introduction(service, listening.lanes, client, address)
+        else:
+            connection = Connection(service, listening.lanes.of(address), client, address)
         service.connections[fd] = connection
         try:
             connection.start()
@@ -134,7 +161,7 @@ class Acceptor:
                 connection.close()
                 return True
 
-    def _longest_idle(self, now: float) -> list[Connection]:
+    def _longest_idle(self, now: float) -> list[Connection | Introduction]:
         """The next to go, longest idle last: so many that a flood does not look through all of them each time."""
         idle = [
             connection

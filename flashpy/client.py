@@ -14,7 +14,7 @@ from flashpy.http.response import CLOSE, KEEP, Reply
 from flashpy.http.status import Refusal
 from flashpy.loop import HANGUP
 from flashpy.outgoing import Outgoing
-from flashpy.service import Lane, Service
+from flashpy.service import NOBODY, Lane, Service
 from flashpy.states import ACTIONS, CLOSED, EDGES, EVENTS, LINGERING, READING, SENDING, TRANSITIONS, WAITING
 from flashpy.tasks import Waiter
 
@@ -33,6 +33,10 @@ class Client:
     `_buffer` is what has come and was not taken yet. Of the request under way are `_head`, `_gist` and `_request`; it
     is `_familiar` when its like came before, and only then its reply is remembered. Of its reply are `_reply`, the
     `_kind` of its last fields and `_outgoing`, what is left of it. `_since` (monotonic seconds) is the last progress.
+
+    `address` and `prefix` (of its log lines) are the peer's, which may be a proxy. What a trusted proxy says of the
+    request under way is its `origin`: the client's address, and scheme and host as that client used them. It holds as
+    long as there is a `_request`.
     """
 
     __slots__ = (
@@ -60,6 +64,7 @@ class Client:
         "_waiter",
         "_watched",
         "address",
+        "origin",
         "prefix",
         "served",
         "state",
@@ -83,6 +88,7 @@ class Client:
         self._buffer = b""
         self._head = b""
         self._request: Request | None = None
+        self.origin = NOBODY
         self._gist: Gist = ()
         self._familiar = False
         self._reply: Reply | None = None
@@ -92,6 +98,17 @@ class Client:
         self._kind = KEEP
         self._tries = 0
         self._lingered = self._blanks = 0
+
+    # Whose request it is
+
+    def client(self) -> str:
+        """The address of whoever asks: as trusted proxies say for the request under way, else the peer's."""
+        return (self.origin.address if self._request is not None else None) or self.address
+
+    def _client_prefix(self) -> bytes:
+        """The beginning of the log line that is of `client`; b"" when that is the peer's own."""
+        address = self.origin.address if self._request is not None else None
+        return accesslog.prefix(address) if address is not None else b""
 
     # State
 
@@ -154,7 +171,7 @@ class Client:
 
     def fail(self, problem: Exception) -> None:
         """A bug of ours: it costs this client a 500 and the connection, and nobody else anything."""
-        self._service.log.bug(f"{self.address}: internal error", problem)
+        self._service.log.bug(f"{self.client()}: internal error", problem)
         if self._waiter is not None:
             self._waiter.cancel()
             self._waiter = None
@@ -164,7 +181,7 @@ class Client:
             else:
                 self.close()
         except Exception as another:
-            self._service.log.bug(f"{self.address}: while closing", another)
+            self._service.log.bug(f"{self.client()}: while closing", another)
             self.close()
 
     def _hung_up(self, mask: int) -> None:
@@ -216,7 +233,7 @@ class Client:
         else:
             line = self._head.partition(b"\r\n")[0].partition(b"\n")[0][:1024]
             rest = accesslog.unparsed(quote(line), status, content_sent)
-        self._service.count(status, content_sent, self.prefix, rest)
+        self._service.count(status, content_sent, self._client_prefix() or self.prefix, rest)
 
     def _content_sent(self, outgoing: Outgoing) -> int:
         reply = self._reply

@@ -37,9 +37,15 @@ class Connection(Replying):
 
     __slots__ = ()
 
-    def start(self) -> None:
-        """The connection was accepted: its first request is mostly there already (TCP_DEFER_ACCEPT)."""
-        self._read(READ)
+    def start(self, data: bytes = b"") -> None:
+        """The connection was accepted: its first request is mostly there already (TCP_DEFER_ACCEPT).
+
+        `data` are bytes of it that came with what stood before it.
+        """
+        if data:
+            self._read_first(data)
+        else:
+            self._read(READ)
         if self.state == READING:
             self._watch()
 
@@ -62,7 +68,7 @@ class Connection(Replying):
         service = self._service
         found = find(data)
         if found is not None and not self._buffer and self._body is None:
-            reply, rest, kind, size = found
+            reply, rest, kind, size, prefix = found
             now = service.loop.now
             if (now <= reply.entry.fresh_until or service.usable(reply.entry)) and (
                 self.served < service.kept_requests
@@ -80,7 +86,7 @@ class Connection(Replying):
                 except OSError:
                     sent = 0
                 if sent == size:
-                    service.answered.append((self.prefix, rest, reply))
+                    service.answered.append((prefix or self.prefix, rest, reply))
                     if kind == CLOSE:
                         self._kind = kind
                         self.close()
@@ -104,11 +110,11 @@ class Connection(Replying):
         if data.endswith(b"\r\n\r\n") and len(data) <= service.head_limit and self.served < service.kept_requests:
             known = self._recall(data)
             if known is not None:
-                reply, rest, kind, _ = known
+                reply, rest, kind, _, prefix = known
                 if self._since <= reply.entry.fresh_until or service.usable(reply.entry):
                     self.served += 1
                     service.counts.hits += 1
-                    self._send_short(reply, rest, kind, data)
+                    self._send_short(reply, rest, kind, prefix, data)
                     return
         self._buffer = data
         self._proceed()
@@ -180,6 +186,7 @@ class Connection(Replying):
         self._request = None
         self._gist = parser.read(head.split(b"\r\n"))
         self._request, self._familiar = parser.request(self._gist)
+        self.origin = self._lane.origin(self._request)
         self.served += 1
         self._tries = self._blanks = 0
         special = self._request.special
@@ -235,9 +242,13 @@ class Connection(Replying):
         self._respond(answer)
 
     def _choose_site(self, request: Request) -> Site:
-        """By Host, which must be valid even where the target's host is stronger. Raises Refusal."""
+        """By Host, which must be valid even where another one is stronger: what a trusted proxy says that its client
+        asked for, or the target's. Raises Refusal.
+        """
         sites, line = self._service.sites, request.line
         site = sites.choose(request.host) if request.host or line.minor else sites.all[0]
+        if self.origin.host is not None:
+            return sites.choose(self.origin.host)
         if line.target.startswith(b"/") or line.target == b"*" or line.method == b"CONNECT":
             return site
         host = parse_target(line.target, dotfiles=True).host

@@ -33,14 +33,14 @@ class Replying(Client):
         if not reply.lasting or request.has_body:
             self._send_reply(reply)
             return
-        rest = accesslog.rest(request, reply.said)
+        rest, prefix = accesslog.rest(request, reply.said), self._client_prefix()
         if self._familiar and self.served <= self._service.kept_requests:
             size = reply.size + len(self._service.tails[self._kind])
-            known = (reply, rest, self._kind, size)
+            known = (reply, rest, self._kind, size, prefix)
             self._lane.gists.put(self._gist, known, reply.entry, len(rest) + request.weight)
-        self._send_short(reply, rest, self._kind, b"")
+        self._send_short(reply, rest, self._kind, prefix, b"")
 
-    def _send_short(self, reply: Reply, rest: bytes, kind: int, head: bytes) -> None:
+    def _send_short(self, reply: Reply, rest: bytes, kind: int, prefix: bytes, head: bytes) -> None:
         """Send a lasting reply: one system call, and one record for the counters and the log.
 
         `head` is what the client sent, unless the request is known already.
@@ -59,7 +59,7 @@ class Replying(Client):
         if sent != reply.size + len(tail):
             self._fell_short(reply, kind, sent, head)
             return
-        service.answered.append((self.prefix, rest, reply))
+        service.answered.append((prefix or self.prefix, rest, reply))
         service.answered_otherwise += 1
         request, self._request = self._request, None
         if kind != CLOSE:
@@ -117,6 +117,7 @@ class Replying(Client):
             parser = self._lane.parser
             self._gist = parser.read(head.split(b"\r\n"))
             self._request, self._familiar = parser.request(self._gist)
+            self.origin = self._lane.origin(self._request)
             self._tries = 0
         self._reply = reply
         self._kind = kind
@@ -142,7 +143,7 @@ class Replying(Client):
             self._buffer = b""
             self._body = None
         if problem.reason:
-            self._service.log.info(f"{self.address}: {problem.status}: {problem.reason}")
+            self._service.log.info(f"{self.client()}: {problem.status}: {problem.reason}")
         keep = request is not None and request.keeps and not problem.close
         is_head = request is not None and request.line.method == b"HEAD"
         self._kind = self._choose_kind(keep)
@@ -189,7 +190,7 @@ class Replying(Client):
         if self._service.pathnames.is_current(entry.source) and trouble.status != 504:
             self._service.pathnames.drop(entry.key)
         if outgoing.sent:
-            self._service.log.info(f"{self.address}: reply cut short: {trouble.reason}")
+            self._service.log.info(f"{self.client()}: reply cut short: {trouble.reason}")
             self.close()
             return
         outgoing.close()

@@ -28,6 +28,7 @@ COUNTERS = (
     "connections_open",
     "timeouts",
     "disconnects",
+    "proxy_refused",
     "helper_jobs",
     "helper_deaths",
     "helpers_written_off",

@@ -1,11 +1,11 @@
 """WORKER: what all connections of a worker share: clock, caches, limits, counts, joined replies and the access log.
 
 One object, made by `worker`, so that a connection holds one reference instead of ten. It decides nothing. What all
-connections of one listener share is a Lane.
+connections of one listener share is a Lane; where proxies are trusted, those of trusted peers have another one.
 """
 
 import time
-from typing import Any
+from typing import Any, Final
 
 from flashpy import accesslog
 from flashpy.answer import Answerer
@@ -16,7 +16,9 @@ from flashpy.config import Limits
 from flashpy.content import Content
 from flashpy.helperpool import HelperPool
 from flashpy.http.dates import format_date
-from flashpy.http.request import Gist, RequestParser
+from flashpy.http.forwarded import FORWARDED_FIELDS, Forwarded, client_of
+from flashpy.http.peers import Trusted
+from flashpy.http.request import Gist, Request, RequestParser
 from flashpy.http.response import CLOSE, IN_PIECES, KEEP, KEEP_OLD, Reply, last_fields, read_tally
 from flashpy.logs import Log
 from flashpy.loop import Loop
@@ -26,7 +28,9 @@ SETTLE_SECONDS = 0.01
 HOT = 4
 JOINED_BODY = 16384
 JOINED_BYTES = 8 << 20
-Remembered = tuple[Reply, bytes, int, int]
+NOBODY: Final = Forwarded()
+# Reply, rest of the log line, kind of last fields, bytes to send, and the log line's prefix: b"" when it is the peer's.
+Remembered = tuple[Reply, bytes, int, int, bytes]
 # What was answered the short way: the client's part of the log line, the rest of it, the reply.
 Answered = tuple[bytes, bytes, Reply]
 
@@ -34,23 +38,54 @@ Answered = tuple[bytes, bytes, Reply]
 class Lane:
     """The memory of one listener, its two memos: what is answered on one is never answered on another.
 
-    `heads`: head bytes, whole or trimmed, -> (reply, rest of the log line, kind of last fields, bytes to send).
-    `gists`: what matters of a head -> the same.
+    `heads`: head bytes, whole or trimmed, -> what was answered. `gists`: what matters of a head -> the same. With
+    `trusted` it is that of the listener's trusted peers. The fields in which they name their clients belong to both
+    keys, so what is remembered goes to the log with the right address.
     """
 
-    __slots__ = ("gists", "heads", "local", "memory", "parser")
+    __slots__ = ("gists", "heads", "memory", "parser", "trusted")
 
-    def __init__(self, limits: Limits, *, local: bool) -> None:
+    def __init__(self, limits: Limits, trusted: Trusted | None = None) -> None:
         self.heads: Memo[bytes, Remembered] = Memo()
         self.gists: Memo[Gist, Remembered] = Memo()
-        self.parser = RequestParser(limits.request_line, limits.header_fields)
+        heeded = frozenset[bytes]() if trusted is None else FORWARDED_FIELDS
+        self.parser = RequestParser(limits.request_line, limits.header_fields, heeded)
         self.memory = self.parser.memory
-        self.local = local
+        self.trusted = trusted
+
+    def origin(self, request: Request) -> Forwarded:
+        """What the peer says of whom it passes a request on for; nothing when it is not trusted or says nothing."""
+        if self.trusted is None or request.forwarded is None:
+            return NOBODY
+        return client_of(request.forwarded, self.trusted)
 
     def forget(self) -> None:
         """Answer nothing from memory (draining)."""
         self.heads.clear()
         self.gists.clear()
+
+
+class Lanes:
+    """The lanes of one listener: for its `trusted` peers, when there can be any, and for all others."""
+
+    __slots__ = ("_open", "_trusted", "_trusting")
+
+    def __init__(self, limits: Limits, trusted: Trusted | None) -> None:
+        self._trusted = trusted
+        self._open = Lane(limits)
+        self._trusting = self._open if trusted is None else Lane(limits, trusted)
+
+    def of(self, address: str) -> Lane:
+        """The lane of a peer: chosen once, when it has come."""
+        return self._trusting if self._trusted is not None and address in self._trusted else self._open
+
+    def may_introduce(self, address: str) -> bool:
+        """Whether a peer's PROXY header is believed: a trusted proxy's, and everybody's where nobody is named."""
+        return self._trusted is None or address in self._trusted
+
+    def all(self) -> set[Lane]:
+        """One, or two."""
+        return {self._open, self._trusting}
 
 
 class Counts:
@@ -63,6 +98,7 @@ class Counts:
         "hits",
         "memo_hits",
         "misses",
+        "proxy_refused",
         "requests",
         "stale",
         "statuses",
@@ -71,7 +107,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.requests = self.memo_hits = self.hits = self.misses = self.stale = 0
-        self.bytes = self.accepted = self.timeouts = self.disconnects = 0
+        self.bytes = self.accepted = self.timeouts = self.disconnects = self.proxy_refused = 0
         self.statuses = [0] * 6
 
 

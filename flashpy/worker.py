@@ -24,6 +24,7 @@ from flashpy.cache.pathnames import Pathnames
 from flashpy.content import Content
 from flashpy.helperpool import HelperPool
 from flashpy.heritage import NEW_LOG, NEW_SPAWNER, READY, Heritage
+from flashpy.http.peers import Trusted
 from flashpy.logs import Log
 from flashpy.loop import READ, Loop
 from flashpy.service import Service
@@ -113,7 +114,9 @@ class Worker:
             self._pool,
             access=settings.log.access != "off",
         )
-        self._acceptor = Acceptor(self._service, heritage.listeners)
+        server = settings.server
+        trusted = Trusted(server.trusted_proxies) if server.trusted_proxies else None
+        self._acceptor = Acceptor(self._service, heritage.listeners, server.listen, trusted)
         self._wakeup = signals.Wakeup(signals.WORKER)
         self._is_ready = False
         self._last_sweep = loop.now
@@ -193,6 +196,7 @@ class Worker:
                 len(service.connections),
                 counts.timeouts,
                 counts.disconnects,
+                counts.proxy_refused,
                 pool.jobs,
                 pool.deaths,
                 pool.write_offs,

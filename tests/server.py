@@ -50,12 +50,15 @@ def wait_until(condition: Callable[[], object], what: str = "", seconds: float =
 class Client:
     """One connection."""
 
-    def __init__(self, address: tuple[str, int] | str) -> None:
+    def __init__(self, address: tuple[str, int] | str, source: str = "") -> None:
+        """``source`` is the address that the connection comes from; "" leaves it to the kernel."""
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         if not isinstance(address, str) and ":" in address[0]:
             family = socket.AF_INET6
         self.socket = socket.socket(family)
         self.socket.settimeout(SECONDS)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.connect(address)
         self.pending = b""
 
@@ -216,9 +219,9 @@ class Server:
         """What it has complained of so far."""
         return (self.folder / "stderr").read_text()
 
-    def connect(self, listener: int = 0) -> Client:
+    def connect(self, listener: int = 0, source: str = "") -> Client:
         """A new connection."""
-        return Client(self.addresses[listener])
+        return Client(self.addresses[listener], source)
 
     def get(self, path: str = "/", headers: Mapping[str, str] | None = None, method: str = "GET") -> Reply:
         """One request on a connection of its own."""

@@ -151,6 +151,18 @@ def test_a_unix_socket_is_for_everyone_by_default(folder: Folder) -> None:
     assert folder.load('[server]\nlisten = ["unix:s"]\n' + SITE).server.listen[0].mode == 0o666
 
 
+def test_trusted_proxies_have_one_form(folder: Folder) -> None:
+    text = '[server]\ntrusted_proxies = ["10.0.0.0/8", "192.0.2.1", "2001:DB8:0::/32", "0::1", "::/0", "unix:"]\n'
+    expected = ("10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "::1", "::/0", "unix:")
+    assert folder.load(text + SITE).server.trusted_proxies == expected
+
+
+def test_the_proxy_protocol_is_a_listeners_own(folder: Folder) -> None:
+    introduced = [f'{{ address = "{address}", proxy_protocol = true }}' for address in ("a:1", "unix:s")]
+    listeners = folder.load(f'[server]\nlisten = [{", ".join(introduced)}, "a:2"]\n{SITE}').server.listen
+    assert [listen.proxy_protocol for listen in listeners] == [True, True, False]
+
+
 def test_auto_follows_the_machine_and_the_workers(folder: Folder) -> None:
     text = '[server]\nworkers = "auto"\n[cache]\nmemory = "auto"\n' + SITE
     assert folder.load(text).server.workers == usable_cores()
@@ -237,7 +249,22 @@ BAD = [
     ('[server]\nlisten = ["unix:"]', "server.listen[0]", 2, "the path of a socket"),
     (f'[server]\nlisten = ["unix:/{"x" * 107}"]', "server.listen[0]", 2, "107 bytes"),
     ('[server]\nlisten = ["a:1", "A:01"]', "server.listen[1]", 2, "given twice"),
-    ("[server]\nlisten = [{ mode = 0o600 }]", "server.listen[0]", 2, "{ address, mode }"),
+    ("[server]\nlisten = [{ mode = 0o600 }]", "server.listen[0]", 2, "{ address, mode, proxy_protocol }"),
+    ('[server]\nlisten = [{ address = "a:1", proxy_protocol = 1 }]', "server.listen[0].proxy_protocol", 2, "true or"),
+    ('[server]\ntrusted_proxies = "::1"', "server.trusted_proxies", 2, "texts in brackets"),
+    ("[server]\ntrusted_proxies = [1]", "server.trusted_proxies[0]", 2, "a text in quotes, not 1"),
+    ('[server]\ntrusted_proxies = [\n"::1",\n"host"]', "server.trusted_proxies[1]", 4, 'such as "10.0.0.0/8"'),
+    ('[server]\ntrusted_proxies = [""]', "server.trusted_proxies[0]", 2, "expected an address"),
+    ('[server]\ntrusted_proxies = ["10.0.0.1/8"]', "server.trusted_proxies[0]", 2, 'the network is "10.0.0.0/8"'),
+    ('[server]\ntrusted_proxies = ["10.0.0.0/33"]', "server.trusted_proxies[0]", 2, "expected an address"),
+    ('[server]\ntrusted_proxies = ["10.0.0.0/"]', "server.trusted_proxies[0]", 2, "expected an address"),
+    ('[server]\ntrusted_proxies = ["10.0.0.0/255.0.0.0"]', "server.trusted_proxies[0]", 2, "expected an address"),
+    ('[server]\ntrusted_proxies = ["[::1]"]', "server.trusted_proxies[0]", 2, "expected an address"),
+    ('[server]\ntrusted_proxies = ["10.0.0.1:80"]', "server.trusted_proxies[0]", 2, "expected an address"),
+    ('[server]\ntrusted_proxies = ["fe80::1%a"]', "server.trusted_proxies[0]", 2, "expected an address"),
+    ('[server]\ntrusted_proxies = ["::ffff:10.0.0.0/104"]', "server.trusted_proxies[0]", 2, "as the IPv4 address"),
+    ('[server]\ntrusted_proxies = ["unix:/run/s"]', "server.trusted_proxies[0]", 2, '"unix:" alone'),
+    ('[server]\ntrusted_proxies = ["::1", "0::1"]', "server.trusted_proxies[1]", 2, "given twice"),
     ('[server]\nlisten = [{ address = "a:1", mode = 0 }]', "server.listen[0].mode", 2, "only a"),
     ('[server]\nlisten = [{ address = "unix:s", mode = 666 }]', "server.listen[0].mode", 2, "to"),
     ('[server]\nlisten = [{ address = "unix:s", mode = "9" }]', "server.listen[0].mode", 2, "to"),
@@ -495,7 +522,8 @@ def test_a_byte_order_mark_is_passed_over(folder: Folder) -> None:
 
 RICH = """
 [server]
-listen = ["0.0.0.0:80", { address = "unix:/run/s", mode = "0600" }]
+listen = ["0.0.0.0:80", { address = "unix:/run/s", mode = "0600" }, { address = "a:1", proxy_protocol = true }]
+trusted_proxies = ["10.0.0.0/8", "2001:DB8::/32", "::1", "unix:"]
 workers = 3
 user = "root"
 group = 0

@@ -26,9 +26,9 @@ ORDER = """
 
     flashpy flashpy.http flashpy.cache
     flashpy.http.accesstext flashpy.http.dates flashpy.http.mime
-    flashpy.http.negotiation flashpy.http.ranges flashpy.http.status
-    flashpy.http.conditional flashpy.http.framing flashpy.http.pages flashpy.http.target
-    flashpy.http.body flashpy.http.request flashpy.http.response
+    flashpy.http.negotiation flashpy.http.peers flashpy.http.ranges flashpy.http.status
+    flashpy.http.conditional flashpy.http.framing flashpy.http.pages flashpy.http.proxyprotocol flashpy.http.target
+    flashpy.http.body flashpy.http.forwarded flashpy.http.request flashpy.http.response
     flashpy.cache.arena flashpy.cache.lru flashpy.cache.memo
     flashpy.cache.chunks
     flashpy.cache.pathnames
@@ -52,6 +52,7 @@ ORDER = """
     flashpy.client
     flashpy.replying
     flashpy.connection
+    flashpy.introduction
     flashpy.accept
     flashpy.worker
 

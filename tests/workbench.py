@@ -136,7 +136,7 @@ class Bench:
             self.pool,
             access=True,
         )
-        self.lane = Lane(self.service.limits, local=True)
+        self.lane = Lane(self.service.limits)
         loop.every_turn(self._end_turn)
         self.pool.start()
 

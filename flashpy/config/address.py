@@ -1,4 +1,4 @@
-"""Listen addresses: "host:port", "[v6]:port", "unix:PATH". Values only: nothing is resolved here.
+"""Listen addresses, "host:port", "[v6]:port", "unix:PATH", and those of proxies. Values only: nothing is resolved.
 
 An address is brought to one form, so that the same one written in two ways is seen as the same:
 lower-case names, IPv6 compressed, ports without leading zeros, paths absolute.
@@ -44,6 +44,29 @@ def parse_host(text: str) -> str:
     if not _NAME.fullmatch(host) or len(host) > 253:
         raise ValueError(f"{text!r} is not a host name")
     return host
+
+
+def parse_proxy(text: str) -> str:
+    """The one form of a trusted proxy: an address, a network with its length, or "unix:". Raises ValueError.
+
+    A network whose address has bits beyond its length is refused: which of the two is the mistake nobody can know.
+    """
+    if text == "unix:":
+        return text
+    if text.startswith("unix:"):
+        raise ValueError('expected "unix:" alone, which means every peer on a unix socket: they have no addresses')
+    address, slash, length = text.partition("/")
+    try:
+        network = ipaddress.ip_interface(text).network
+    except ValueError:
+        network = None
+    if network is None or "%" in text or (slash and not length.isdecimal()):
+        raise ValueError(f'expected an address, a network such as "10.0.0.0/8", or "unix:", not {text!r}')
+    if ipaddress.ip_address(address) != network.network_address:
+        raise ValueError(f'{text!r} has bits beyond its length; the network is "{network}"')
+    if network.version == 6 and network.network_address.ipv4_mapped is not None and network.prefixlen >= 96:
+        raise ValueError(f"write {text!r} as the IPv4 address or network that it means")
+    return str(network) if slash else str(network.network_address)
 
 
 def _host(text: str) -> str:

@@ -52,6 +52,7 @@ def check(settings: Settings, source: Source) -> None:
     _check_order(settings, source)
     _check_chunk(settings.cache.chunk, source)
     _check_listeners(settings, source)
+    _check_proxies(settings, source)
     _check_account(("server", "user"), settings.server.user, None, source)
     _check_account(("server", "group"), None, settings.server.group, source)
     _check_hosts(settings, source)
@@ -83,6 +84,13 @@ def _check_listeners(settings: Settings, source: Source) -> None:
             words = f"{listen.address} is given twice"
             raise source.error(("server", "listen", number), words)
         seen.add(listen.address)
+
+
+def _check_proxies(settings: Settings, source: Source) -> None:
+    proxies = settings.server.trusted_proxies
+    for number, proxy in enumerate(proxies):
+        if proxy in proxies[:number]:
+            raise source.error(("server", "trusted_proxies", number), f"{proxy} is given twice")
 
 
 def _check_account(key: Key, user: str | None, group: str | None, source: Source) -> None:

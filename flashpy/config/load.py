@@ -14,7 +14,7 @@ from typing import Any, get_origin
 import msgspec
 
 from flashpy.config import checks, schema
-from flashpy.config.address import parse_address, parse_host
+from flashpy.config.address import parse_address, parse_host, parse_proxy
 from flashpy.config.explain import Kind, expected, fields_of, kind_at, shown, unknown_key
 from flashpy.config.schema import SOCKET_MODE, Listen, Server, Settings
 from flashpy.config.source import ConfigError, Key, Source, dotted
@@ -123,7 +123,8 @@ class _Reader:
         # These say themselves what is wrong, and with which element.
         self.lists: dict[str, Callable[[Key, Any], Any]] = {
             "listen": self._listeners,
-            "hosts": self._hosts,
+            "hosts": lambda key, value: self._texts(key, value, parse_host),
+            "proxies": lambda key, value: self._texts(key, value, parse_proxy),
             "types": self._types,
         }
 
@@ -184,7 +185,7 @@ class _Reader:
         plain = self.table(key, value, Listen) if isinstance(value, dict) else {"address": value}
         text = plain.get("address")
         if not isinstance(text, str):
-            raise self.source.error(key, "expected an address as a text, or { address, mode }")
+            raise self.source.error(key, "expected an address as a text, or { address, mode, proxy_protocol }")
         try:
             plain["address"] = parse_address(text, self.base)
         except ValueError as error:
@@ -193,17 +194,17 @@ class _Reader:
             raise self.source.error((*key, "mode"), "only a unix socket has a mode")
         return {"mode": SOCKET_MODE, **plain}
 
-    def _hosts(self, key: Key, value: Any) -> Any:
-        """Names in their one form. What is not even a text is left for msgspec to refuse."""
+    def _texts(self, key: Key, value: Any, parse: Callable[[str], str]) -> Any:
+        """Each text in its one form. What is not even a text is left for msgspec to refuse."""
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             return value
-        hosts = []
+        parsed = []
         for number, text in enumerate(value):
             try:
-                hosts.append(parse_host(text))
+                parsed.append(parse(text))
             except ValueError as error:
                 raise self.source.error((*key, number), str(error)) from None
-        return hosts
+        return parsed
 
     def _types(self, key: Key, value: Any) -> Any:
         """Extensions in lower case and without their dot, as the media table has them."""

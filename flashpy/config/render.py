@@ -73,9 +73,12 @@ def _plain(kind: Kind, value: Any) -> str:
 
 
 def _listen(listen: Listen) -> str:
-    if listen.path is None:
-        return _text(listen.address)
-    return f'{{ address = {_text(listen.address)}, mode = "{listen.mode:04o}" }}'
+    parts = [f"address = {_text(listen.address)}"]
+    if listen.path is not None:
+        parts.append(f'mode = "{listen.mode:04o}"')
+    if listen.proxy_protocol:
+        parts.append("proxy_protocol = true")
+    return _text(listen.address) if len(parts) == 1 else f"{{ {', '.join(parts)} }}"
 
 
 def _text(text: str) -> str:

@@ -48,6 +48,8 @@ class Listen(Struct, frozen=True, forbid_unknown_fields=True):
     address: str
     # Rights of a unix socket's file; without meaning for TCP.
     mode: Annotated[int, Meta(ge=0, le=0o777, extra={"unit": "mode"})] = SOCKET_MODE
+    # A listener either always has the header or never: guessing would let clients choose their address.
+    proxy_protocol: bool = False
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -79,6 +81,8 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     # Loopback only: what is open to the world is so because someone wrote it down.
     listen: Annotated[tuple[Listen, ...], _unit("listen")] = (Listen(address="127.0.0.1:8080"),)
+    # Nobody: whoever is believed can put any address in the log. Addresses, networks, "unix:".
+    trusted_proxies: Annotated[tuple[str, ...], _unit("proxies")] = ()
     # "auto": one event loop a usable core, as nginx advises.
     workers: Workers = field(default_factory=usable_cores)
     # A name or an id, in digits. None, "" in the file: the rights that it was started with.

@@ -13,7 +13,7 @@ how requests are smuggled (RFC 9112 section 11.2).
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import gunicorn_h1c
 from gunicorn_h1c import _parser_fast
@@ -37,7 +37,7 @@ CONDITIONS = (
     b"range",
 )
 
-_END, _HOST, _REFERER, _AGENT, _CONNECTION, _LENGTH, _CODING, _EXPECT, _CONDITION, _ACCEPT = range(10)
+_END, _HOST, _REFERER, _AGENT, _CONNECTION, _LENGTH, _CODING, _EXPECT, _CONDITION, _ACCEPT, _FORWARDED = range(11)
 _MEANING = dict.fromkeys(CONDITIONS, _CONDITION) | {
     b"host": _HOST,
     b"connection": _CONNECTION,
@@ -107,11 +107,12 @@ class Request:
     """One request head, with the fields that a file server heeds. Never changed: equal heads share one.
 
     `keeps`: the client wants the connection to stay open. `special` is None when nothing but the request line and Host
-    bears on the content of the reply. `codings` are those that the client takes, best first. `referer` and `agent` are
-    as the access log wants them. `weight` is about what it takes of memory, in bytes.
+    bears on the content of the reply. `codings` are those that the client takes, best first. `forwarded` are the fields
+    with which proxies speak of the client, where they are heeded: names in lower case and values, None when there are
+    none. `referer` and `agent` are as the access log wants them. `weight` is about what it takes of memory, in bytes.
     """
 
-    __slots__ = ("agent", "codings", "host", "keeps", "line", "referer", "special", "weight")
+    __slots__ = ("agent", "codings", "forwarded", "host", "keeps", "line", "referer", "special", "weight")
 
     def __init__(self, line: Line, fields: Iterable[Field]) -> None:
         self.line = line
@@ -119,7 +120,7 @@ class Request:
         host: bytes | None = None
         options = 0
         accepted: bytes | None = None
-        others = []
+        others, forwarded = [], []
         for field in fields:
             if field.what == _HOST:
                 if host is not None:
@@ -133,6 +134,8 @@ class Request:
                 options |= _OPTIONS[field.value]
             elif field.what == _ACCEPT:
                 accepted = field.value if accepted is None else accepted + b"," + field.value
+            elif field.what == _FORWARDED:
+                forwarded.append((field.name, field.value))
             else:
                 others.append(field)
         if host is None and line.minor:
@@ -142,6 +145,7 @@ class Request:
         # Close is stronger than keep-alive, which only an HTTP/1.0 client needs to say (RFC 9112 9.3).
         self.keeps = line.minor == 1 if not options else options == _SAYS_KEEP
         self.special = _heed(line, others) if others else None
+        self.forwarded = tuple(forwarded) or None
         self.weight = 0
 
     @property
@@ -162,13 +166,15 @@ class Special:
 
 
 class RequestParser:
-    """Parses heads within limits: bytes of the request line, number of fields. One for each listener.
+    """Parses heads within limits: bytes of the request line, number of fields. One for each listener, and one more for
+    its trusted peers, where the fields that are `heeded` (names in lower case) mean something: see Request.forwarded.
 
     `memory.learned` counts the lines that were not remembered, those of volatile names each time: a head during whose
     `read` it stays may well come again.
     """
 
-    def __init__(self, line_limit: int, fields_limit: int) -> None:
+    def __init__(self, line_limit: int, fields_limit: int, heeded: frozenset[bytes] = frozenset()) -> None:
+        self._meanings = _MEANING | dict.fromkeys(heeded, _FORWARDED)
         self._line_limit = line_limit
         self._lines_limit = fields_limit + 3
         self._known = _Known(self._learn)
@@ -220,7 +226,7 @@ class RequestParser:
             if len(text) > self._line_limit:
                 raise Refusal(414, reason="request line too long")
             return Line(text)
-        meaning = _judge(text)
+        meaning = _judge(text, self._meanings)
         if meaning is None:
             self._known.idle_names.setdefault(name + b":", 0)
         return meaning
@@ -275,7 +281,7 @@ class _Known(dict[bytes, Meaning | None]):
         self[b""] = END
 
 
-def _judge(text: bytes) -> Field | None:
+def _judge(text: bytes, meanings: Mapping[bytes, int]) -> Field | None:
     """What a field line means to us: None when nothing. Raises Refusal for a malformed one."""
     name = text.partition(b":")[0].lower()
     if name in _FRAMING:  # what these may say is decided here: versions of the parser differ in it
@@ -290,7 +296,7 @@ def _judge(text: bytes) -> Field | None:
     given, value = parsed.headers[0]
     if not given:
         raise Refusal(400, reason="folded line")
-    what = _MEANING.get(name, 0)
+    what = meanings.get(name, 0)
     if what == _REFERER:
         value = quote(value)
     elif what == _AGENT:
