@@ -13,7 +13,7 @@ from tests.web import stream
 PAGE = b"<p>A page that is long enough.</p>" * 20
 BROTLI = b"the bytes of a.html.br"
 ZSTD = b"the bytes of a.html.zst, which are more"
-GZIP = gzip.compress(PAGE)
+GZIP = gzip.compress(PAGE, mtime=0)
 ALL = {"Accept-Encoding": "gzip, deflate, br, zstd"}
 
 
