@@ -21,7 +21,8 @@ ORDER = """
     flashpy_helpers
     flashpy_helpers.channel flashpy_helpers.wire
     flashpy_helpers.beneath flashpy_helpers.disk flashpy_helpers.logfile
-    flashpy_helpers.pathname
+    flashpy_helpers.listing flashpy_helpers.listingtemplate flashpy_helpers.pathname
+    flashpy_helpers.listingpage
     flashpy_helpers.__main__
 
     flashpy flashpy.http flashpy.cache
