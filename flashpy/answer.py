@@ -10,12 +10,14 @@ from typing import NamedTuple, cast
 from flashpy.cache.pathnames import Entry, Pathnames
 from flashpy.content import VARY, Content, Facts, vary
 from flashpy.http.conditional import decide
+from flashpy.http.negotiation import prefers_json
 from flashpy.http.request import KNOWN_METHODS, Request
 from flashpy.http.response import ALLOW, Reply, options, redirect
 from flashpy.http.status import Refusal
 from flashpy.http.target import Target, folder_location, parse_target
 from flashpy.sites import Site
-from flashpy_helpers.wire import FOLDER, IDENTITY, MISSING, NO_INDEX, REFUSED, Identity, Lookup
+from flashpy_helpers.query import parse_query
+from flashpy_helpers.wire import FOLDER, IDENTITY, MISSING, NO_INDEX, REFUSED, Identity, List, Lookup
 
 # A missing file is the client's affair; these are often a slip of the operator's, and logged.
 _REASON = {REFUSED: "the file may not be read", NO_INDEX: "a folder without an index file"}
@@ -24,7 +26,7 @@ _REASON = {REFUSED: "the file may not be read", NO_INDEX: "a folder without an i
 class Wanted(NamedTuple):
     """The reply needs this job's answer first."""
 
-    job: Lookup
+    job: Lookup | List
 
 
 class Answerer:
@@ -53,11 +55,15 @@ class Answerer:
                 return _to_folder(target, site, method)
             return Wanted(self._lookup(request, site, key, entry))
         assert entry is not None
+        if entry.original is not None:  # a listing that it waited for
+            return self._file(request, site, entry, wall)
         if not isinstance(entry.outcome, Identity):
             if entry.outcome == FOLDER:
                 return _to_folder(target, site, method)
             if entry.outcome == MISSING:
                 return self._content.missing(entry, method)
+            if entry.outcome == NO_INDEX and entry.facts is not None and site.listing != "off":
+                return self._listing(request, site, target, entry, now, wall)
             raise Refusal(403, close=False, reason=_REASON[entry.outcome])
         return self._file(request, site, _choose(request, entry), wall)
 
@@ -68,6 +74,18 @@ class Answerer:
         if entry is None or not isinstance(entry.outcome, Identity) or entry.chunk is None:
             return lookup
         return lookup._replace(known=entry.outcome, known_siblings=entry.siblings or ())
+
+    def _listing(
+        self, request: Request, site: Site, target: Target, folder: Entry, now: float, wall: float
+    ) -> Reply | Wanted:
+        """A page of what the folder holds, in the form and the order that are asked for."""
+        as_json = site.listing == "json" or prefers_json(request.accept)
+        query = parse_query(target.query)
+        page = folder.variants.get((target.path, query, as_json))
+        if page is None or page.chunk is None or not self._pathnames.usable(page, now):
+            root, path = folder.key
+            return Wanted(List(0, root, path, target.path, query, as_json, site.dotfiles, 0, self._room))
+        return self._file(request, site, page, wall)
 
     def _file(self, request: Request, site: Site, entry: Entry, wall: float) -> Reply:
         method, special = request.line.method, request.special

@@ -24,17 +24,38 @@ VARY = (b"Vary", b"Accept-Encoding")
 
 
 class Facts:
-    """What is said of one version of a file: its validators, `mtime` in seconds, the others as they are sent."""
+    """What is said of one version of a file: its validators, `mtime` in seconds, the others as they are sent.
 
-    __slots__ = ("etag", "modified", "mtime")
+    Archives and reproducible builds set all times to 0 or 1: that says nothing, and `mtime` is None.
+    """
+
+    __slots__ = ("etag", "mtime", "validators")
 
     def __init__(self, identity: Identity, wall: float, coding: int = IDENTITY) -> None:
         # Never the same for two codings of a file (RFC 9110 8.8.3.3), whatever their sizes and times are.
         suffix = b"" if coding == IDENTITY else b"-" + CODINGS[coding]
         self.etag = b'"%x-%x%b"' % (identity.mtime_ns, identity.size, suffix)
         # Never in the future (RFC 9110 8.8.2.1): such a time is said as the time when it was seen.
-        self.mtime = min(identity.mtime_ns // 1_000_000_000, int(wall))
-        self.modified = format_date(self.mtime)
+        mtime = min(identity.mtime_ns // 1_000_000_000, int(wall))
+        self.mtime = None if mtime in (0, 1) else mtime
+        modified = () if self.mtime is None else ((b"Last-Modified", format_date(self.mtime)),)
+        self.validators: Fields = (*modified, (b"ETag", self.etag))
+
+
+class ListingFacts:
+    """What is said of a listing: its tag is a digest of it; `kind` is its Content-Type, `fields` are its own."""
+
+    __slots__ = ("etag", "kind", "mtime", "validators")
+
+    def __init__(self, digest: bytes, policy: bytes, *, as_json: bool) -> None:
+        self.etag = b'"%b"' % digest.hex().encode("ascii")
+        self.mtime = None
+        self.kind = b"application/json" if as_json else b"text/html; charset=utf-8"
+        self.validators: Fields = (
+            (b"ETag", self.etag),
+            (b"Vary", b"Accept"),
+            *(() if as_json else ((b"Content-Security-Policy", policy),)),
+        )
 
 
 class Content:
@@ -169,15 +190,16 @@ def _last(reply: Reply) -> bool:
 
 def _content_fields(entry: Entry, site: Site) -> Fields:
     """What the content is: a variant has the type of its original."""
-    media_type = (b"Content-Type", site.media_type(entry.source.path))
+    facts = entry.facts
+    kind = facts.kind if isinstance(facts, ListingFacts) else site.media_type(entry.source.path)
+    media_type = (b"Content-Type", kind)
     return (media_type,) if entry.coding == IDENTITY else (media_type, (b"Content-Encoding", CODINGS[entry.coding]))
 
 
 def _validators(entry: Entry) -> Fields:
-    facts = cast(Facts, entry.facts)
-    return ((b"Last-Modified", facts.modified), (b"ETag", facts.etag), *vary(entry))
+    return (*cast(Facts | ListingFacts, entry.facts).validators, *vary(entry))
 
 
 def vary(entry: Entry) -> Fields:
     """For every reply that could be another with another Accept-Encoding (RFC 9110 12.5.5), whatever its status."""
-    return (VARY,) if entry.source.variants else ()
+    return (VARY,) if entry.source.siblings else ()

@@ -103,7 +103,9 @@ class HelperPool:
             helper.sock.close()
         self._helpers.clear()
 
-    def want(self, job: wire.Lookup | wire.Load, resume: Callable[[Any], None], *, must: bool = False) -> Waiter:
+    def want(
+        self, job: wire.Lookup | wire.Load | wire.List, resume: Callable[[Any], None], *, must: bool = False
+    ) -> Waiter:
         """Have the job done, or join one that is under way; `resume` is called with the answer in hand.
 
         Raises QueueFull, unless the job `must` be taken because a reply has begun.

@@ -52,4 +52,5 @@ def rooted(settings: Settings) -> Iterator[wire.Root]:
     for site in settings.site:
         index = tuple(map(os.fsencode, site.index))
         for folder in (site.root, *(mount.root for mount in site.mount)):
-            yield wire.Root(os.fsencode(folder), index, _POLICIES[site.symlinks])
+            policy = _POLICIES[site.symlinks]
+            yield wire.Root(os.fsencode(folder), index, policy, site.clean_urls, site.listing != "off")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from flashpy.config import Settings
 from flashpy.config import Site as SiteSettings
-from flashpy.http.mime import compressible, content_type
+from flashpy.http.mime import compressible, content_type, extension
 from flashpy.http.status import Refusal
 from flashpy.http.target import valid_host
 
@@ -19,13 +19,26 @@ _LONGEST = 300  # a name of 253 bytes and a port; longer ones would only take me
 class Site:
     """One site of one generation; `number` is its place in the configuration."""
 
-    __slots__ = ("charset", "dotfiles", "extra", "mounts", "number", "precompressed", "root", "types")
+    __slots__ = (
+        "charset",
+        "clean",
+        "dotfiles",
+        "extra",
+        "listing",
+        "mounts",
+        "number",
+        "precompressed",
+        "root",
+        "types",
+    )
 
     def __init__(self, number: int, settings: SiteSettings, roots: Sequence[int]) -> None:
         self.number = number
         self.root = roots[0]
         self.dotfiles = settings.dotfiles
         self.charset = settings.charset
+        self.clean = settings.clean_urls
+        self.listing = settings.listing
         self.precompressed = settings.precompressed
         self.types: Mapping[str, str] = settings.types
         self.extra = b"".join(
@@ -47,7 +60,11 @@ class Site:
 
     def may_have_siblings(self, path: bytes) -> bool:
         """Whether precompressed siblings are looked for with the file, or the index of the folder, at `path`."""
-        return self.precompressed and (not path or path.endswith(b"/") or compressible(self.media_type(path)))
+        return self.precompressed and (not path or path.endswith(b"/") or self._may_shrink(path))
+
+    def _may_shrink(self, path: bytes) -> bool:
+        """By its type; a clean path may mean a page."""
+        return compressible(self.media_type(path)) or (self.clean and not extension(path))
 
     def media_type(self, path: bytes) -> bytes:
         """The Content-Type of the file at `path`."""

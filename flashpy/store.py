@@ -5,11 +5,12 @@ brought in this turn stays pinned to the end of the turn, so it is there when it
 """
 
 from collections.abc import Callable, Hashable
+from itertools import count
 from typing import Any
 
 from flashpy.cache.chunks import Chunk, Chunks
 from flashpy.cache.pathnames import Entry, Pathnames
-from flashpy.content import Facts
+from flashpy.content import Facts, ListingFacts
 from flashpy.helperpool import HelperPool, Trouble
 from flashpy_helpers import wire
 
@@ -23,6 +24,7 @@ _TROUBLE = {
     wire.BUSY: Trouble(503, "a helper has no descriptors or memory left"),
 }
 
+_NO_DEVICE = (1 << 64) - 1
 LATE_SECONDS = 1.0
 ROUNDS = 5
 """Checks of one root under way at a time: one of many files, and when that is late, of single ones."""
@@ -52,6 +54,7 @@ class HelperStore:
         warn: Callable[[str], None],
     ) -> None:
         self.revalidations = 0
+        self._listings = count()
         self._chunks = chunks
         self._pathnames = pathnames
         self._wall = wall
@@ -70,6 +73,8 @@ class HelperStore:
             return None
         if isinstance(job, wire.Load):
             return self._settle_load(job, answer, block)
+        if isinstance(job, wire.List):
+            return self._settle_list(job, answer, block, handed)
         return self._settle_lookup(job, answer, block, handed)
 
     def _settle_lookup(self, job: wire.Lookup, answer: wire.Answer, block: int | None, handed: float) -> Any:
@@ -85,6 +90,10 @@ class HelperStore:
         self._drop(block)
         if isinstance(answer, wire.Unchanged) and job.known is not None:
             return self._renewed(key, job, handed)
+        if isinstance(answer, wire.Folder):
+            entry = Entry(key, job.path, wire.NO_INDEX, answer.identity)
+            self._pathnames.put(entry, handed, is_file=False)
+            return entry
         assert isinstance(answer, wire.Failure)
         if answer.verdict in _LASTING:
             entry = Entry(key, job.path, answer.verdict)
@@ -113,6 +122,21 @@ class HelperStore:
             return None
         self._pathnames.renew(entry, handed)
         return entry
+
+    def _settle_list(self, job: wire.List, answer: wire.Answer, block: int | None, handed: float) -> Any:
+        """The listing; None (ask again) when the folder is no longer known."""
+        folder = self._pathnames.get((job.root, job.path))
+        if not isinstance(answer, wire.Listed) or folder is None or folder.facts is None:
+            self._drop(block)
+            return self._trouble(job, answer) if isinstance(answer, wire.Failure) else None
+        # A version that no file has: the device number of all ones is none.
+        version = wire.Identity(_NO_DEVICE, next(self._listings), answer.filled, 0, 0)
+        chunk = self._keep((version, 0), block, answer.filled)
+        facts = ListingFacts(answer.digest, answer.policy, as_json=job.as_json)
+        page = self._pathnames.add_listing(folder, (job.at, job.query, job.as_json), version, facts, handed)
+        if chunk is not None:
+            page.attach(chunk)
+        return page
 
     def _settle_load(self, job: wire.Load, answer: wire.Answer, block: int | None) -> Any:
         if isinstance(answer, wire.Loaded) and answer.filled == job.length:
@@ -144,7 +168,7 @@ class HelperStore:
         if block is not None:
             self._chunks.abandon(block)
 
-    def _trouble(self, job: wire.Lookup | wire.Load, failure: wire.Failure) -> Trouble:
+    def _trouble(self, job: wire.Lookup | wire.Load | wire.List, failure: wire.Failure) -> Trouble:
         trouble = _TROUBLE.get(failure.verdict)
         if trouble is None:
             self._report(f"cannot read {job.path.decode('utf-8', 'replace')!r}: errno {failure.errno}")
@@ -204,7 +228,9 @@ class HelperStore:
         self.revalidations += 1
         root, number = entries[0].key[0], self.revalidations
         self._rounds[number] = Round(root, entries, pool.now)
-        pool.check(wire.Check(number, root, tuple((entry.key[1], entry.outcome, entry.siblings) for entry in entries)))
+        pool.check(
+            wire.Check(number, root, tuple((entry.key[1], _expected(entry), entry.siblings) for entry in entries))
+        )
 
     def _settle_check(self, job: wire.Check, answer: wire.Answer, handed: float) -> None:
         entries = self._rounds.pop(job.id).entries
@@ -218,3 +244,8 @@ class HelperStore:
                 self._pathnames.drop(entry.key)
             elif handed > entry.checked:
                 self._pathnames.renew(entry, handed)
+
+
+def _expected(entry: Entry) -> Any:
+    """What a check shall find at the entry's path: of a folder that is listed its version."""
+    return entry.facts if entry.outcome == wire.NO_INDEX and entry.facts is not None else entry.outcome

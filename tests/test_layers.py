@@ -19,10 +19,12 @@ PACKAGES = {"flashpy": REPOSITORY, "flashpy_helpers": REPOSITORY / "helpers"}
 # From low to high. Modules of one row do not import each other.
 ORDER = """
     flashpy_helpers
-    flashpy_helpers.channel flashpy_helpers.wire
-    flashpy_helpers.beneath flashpy_helpers.disk flashpy_helpers.logfile
-    flashpy_helpers.listing flashpy_helpers.listingtemplate flashpy_helpers.pathname
+    flashpy_helpers.channel flashpy_helpers.query
+    flashpy_helpers.wire
+    flashpy_helpers.beneath flashpy_helpers.disk flashpy_helpers.listingtemplate flashpy_helpers.logfile
+    flashpy_helpers.listing
     flashpy_helpers.listingpage
+    flashpy_helpers.pathname
     flashpy_helpers.__main__
 
     flashpy flashpy.http flashpy.cache
@@ -73,7 +75,7 @@ WORKER |= {"flashpy.loop"} | {name for name in ROWS if name.startswith("flashpy.
 MASTER = {name for name in ROWS if ROWS[name] > ROWS["flashpy.worker"]} | {"flashpy.pidfile"}
 
 # The only modules of the helper side that flashpy may use.
-SHARED = {"flashpy_helpers", "flashpy_helpers.channel", "flashpy_helpers.wire"}
+SHARED = {f"flashpy_helpers{name}" for name in ("", ".channel", ".query", ".wire")}
 
 
 def module_name(file: Path, package_root: Path) -> str:

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpy_helpers import beneath, listing, listingpage, wire
-from flashpy_helpers.listing import Entry, Folder, Query, parse_query, scan
+from flashpy_helpers.listing import Entry, Folder, scan
+from flashpy_helpers.query import Query, parse_query
 
 HOSTILE = [
     b"a:b", b"javascript:x", b"?x", b"#y", b"%2f", b"<script>alert(1)</script>", b"a\nb\rc", b"\xff\xfe", b"&amp;",
@@ -286,3 +287,18 @@ def test_breadcrumbs_lead_up_by_relative_steps() -> None:
     assert '<span aria-current="page"><bdi>c</bdi></span>' in page
     assert "This folder is empty." in page
     assert "Parent folder" not in listingpage.html(Folder((), False), at=b"").decode()
+
+
+@pytest.mark.parametrize("name", [b"a", b"&" * 255, b"\xff" * 255, b"report-2024.pdf", b'"\n'])
+@pytest.mark.parametrize("room", [64 << 10, 512 << 10])
+def test_a_page_fits_its_room(name: bytes, room: int) -> None:
+    entries = [Entry(name, number % 2 == 0, 10**15 + number, 1_700_000_000 + number) for number in range(3000)]
+    folder = Folder(tuple(entries), True)
+    at = b"/".join([b"&" * 250] * 10) + b"/"
+    most = listing.that_fit(folder, b"", room)
+    assert 0 < len(listingpage.html(folder, at=b"", query=Query("size"), per_page=most)) <= room
+    assert 0 < len(listing.json(folder, at=b"", per_page=most)) <= room
+    most = listing.that_fit(folder, at, room)
+    assert len(listingpage.html(folder, at=at, per_page=most)) <= room
+    if name == b"report-2024.pdf" and room > 64 << 10:
+        assert listing.that_fit(folder, b"", room) == listing.PER_PAGE

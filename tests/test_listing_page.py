@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from flashpy_helpers import listingpage, listingtemplate
-from flashpy_helpers.listing import Entry, Folder, parse_query
+from flashpy_helpers.listing import Entry, Folder
+from flashpy_helpers.query import parse_query
 from tests.needs import find, needs
 
 pytestmark = needs("chromium")

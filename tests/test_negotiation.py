@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashpy.http.negotiation import BR, CODINGS, GZIP, IDENTITY, ZSTD, preference
+from flashpy.http.negotiation import BR, CODINGS, GZIP, IDENTITY, ZSTD, preference, prefers_json
 from flashpy_helpers import wire
 
 
@@ -50,6 +50,27 @@ def test_what_is_offered(value: bytes | None, expected: tuple[int, ...]) -> None
 
 def test_the_numbers_are_those_of_the_helpers() -> None:
     assert (BR, ZSTD, GZIP, IDENTITY) == (wire.BR, wire.ZSTD, wire.GZIP, wire.IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("value", "json"),
+    [
+        (None, False),
+        (b"*/*", False),
+        (b"application/json", True),
+        (b"application/json, */*", False),
+        (b"application/json, text/html", False),
+        (b"application/json, text/html;q=0.9", True),
+        (b"application/*;q=0.9, text/*;q=0.8, application/json;q=0.1", False),
+        (b"application/*;q=0.9, text/*;q=0.8, application/json;q=0.85", True),
+        (b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", False),
+        (b"application/json;q=0", False),
+        (b"Application/JSON;q=0.5, */*;q=0.1", True),
+        (b"application/vnd.json", False),
+    ],
+)
+def test_json_for_who_prefers_it(value: bytes | None, json: bool) -> None:
+    assert prefers_json(value) is json
 
 
 @given(st.binary())

@@ -4,7 +4,7 @@ import pytest
 
 from flashpy.cache.chunks import Chunk, Chunks
 from flashpy.cache.memo import Memo
-from flashpy.cache.pathnames import Entry, Pathnames
+from flashpy.cache.pathnames import LISTINGS, Entry, Pathnames
 
 TOP = 16384
 
@@ -157,3 +157,41 @@ def test_a_dead_entrys_pinned_chunk_lives_until_it_is_sent(pathnames: Pathnames,
     chunks.unpin(chunk)
     assert chunk.view is None
     assert chunks.arena.used == chunks.pinned == 0
+
+
+def test_listings_of_a_folder_are_few_and_grow_old(pathnames: Pathnames, chunks: Chunks) -> None:
+    folder = entry("folder/")
+    pathnames.put(folder, 100.0, is_file=False)
+    pages = []
+    for number in range(LISTINGS + 1):
+        page = pathnames.add_listing(folder, number, ("page", number), None, 100.0)
+        if number < 3:
+            with_chunk(chunks, page)
+        pages.append(page)
+    assert list(folder.variants.values()) == [pages[-1]]
+    assert all(page.chunk is None and not pathnames.usable(page, 100.0) for page in pages[:-1])
+    assert chunks.arena.used == 0
+    assert pathnames.usable(pages[-1], 105.0)
+    assert pathnames.take_stale() == [folder]
+    pathnames.renew(folder, 109.0)
+    assert pathnames.usable(pages[-1], 109.5)
+    assert not pathnames.usable(pages[-1], 110.5), "its folder is fresh, and it is not"
+    assert pathnames.usable(folder, 110.5)
+
+
+def test_a_variant_is_as_fresh_as_its_original(pathnames: Pathnames, chunks: Chunks) -> None:
+    one = entry("a")
+    pathnames.put(one, 100.0, is_file=True)
+    variant = one.add_variant(0, b"a.br", "version of a.br", None)
+    chunk = with_chunk(chunks, variant)
+    assert (variant.source, one.source, variant.coding) == (one, one, 0)
+    assert pathnames.usable(variant, 101.0)
+    assert pathnames.usable(variant, 105.0)
+    assert pathnames.take_stale() == [one]
+    assert not pathnames.usable(variant, 111.0)
+    pathnames.renew(one, 110.9)
+    assert pathnames.usable(variant, 111.5)
+    assert variant.fresh_until == one.fresh_until
+    pathnames.drop(one.key)
+    assert not pathnames.usable(variant, 111.6)
+    assert (one.variants, chunk.view, chunks.arena.used) == ({}, None, 0)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpy_helpers import wire
+from flashpy_helpers.query import SORTS, Query
 
 u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 times = st.integers(-(2**63) * 10**9, 2**63 * 10**9 - 1)
@@ -17,14 +18,18 @@ orders = st.none() | st.lists(codings, max_size=4).map(bytes)
 expected = st.lists(
     st.tuples(paths, identities, st.none() | siblings) | st.tuples(paths, verdicts, st.none()), max_size=20
 ).map(tuple)
+queries = st.builds(Query, st.sampled_from(SORTS), st.booleans(), u32)
 jobs = (
     st.builds(wire.Lookup, u64, u32, paths, u64, u64, st.none(), orders, st.just(()))
     | st.builds(wire.Lookup, u64, u32, paths, u64, u64, identities, orders, siblings)
     | st.builds(wire.Load, u64, u32, paths, identities, u64, u64, u64)
     | st.builds(wire.Check, u64, u32, expected)
+    | st.builds(wire.List, u64, u32, paths, paths, queries, st.booleans(), st.booleans(), u64, u64)
 )
 answers = (
-    st.builds(wire.Hello, u16, u32)
+    st.builds(wire.Folder, u64, identities)
+    | st.builds(wire.Listed, u64, u64, st.binary(min_size=16, max_size=16), paths)
+    | st.builds(wire.Hello, u16, u32)
     | st.builds(wire.Found, u64, identities, paths, u64, codings, siblings, st.binary(max_size=3))
     | st.builds(wire.Unchanged, u64)
     | st.builds(wire.Loaded, u64, u64)
@@ -32,7 +37,12 @@ answers = (
     | st.builds(wire.Failure, u64, verdicts, u32)
 )
 roots = st.builds(
-    wire.Root, paths, st.lists(paths, max_size=5).map(tuple), st.integers(wire.INSIDE, wire.FOLLOW), st.booleans()
+    wire.Root,
+    paths,
+    st.lists(paths, max_size=5).map(tuple),
+    st.integers(wire.INSIDE, wire.FOLLOW),
+    st.booleans(),
+    st.booleans(),
 )
 SOME = wire.Identity(1, 2, 3, 4, 5)
 SIBLINGS = tuple((coding, SOME) for coding in (wire.BR, wire.ZSTD, wire.GZIP))
@@ -59,7 +69,7 @@ def test_root_comes_back(root: wire.Root) -> None:
 
 
 @given(
-    st.binary(max_size=200) | st.tuples(st.integers(0, 24), st.binary()).map(lambda pair: bytes([pair[0]]) + pair[1])
+    st.binary(max_size=200) | st.tuples(st.integers(0, 26), st.binary()).map(lambda pair: bytes([pair[0]]) + pair[1])
 )
 def test_arbitrary_bytes_are_refused_or_mean_one_thing(record: bytes) -> None:
     for unpack, pack in (

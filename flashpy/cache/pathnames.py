@@ -16,6 +16,9 @@ from flashpy.cache.lru import Lru
 from flashpy.cache.memo import purge
 
 Key = tuple[int, bytes]
+LISTINGS = 64
+"""Listings of one folder: orders, pages and forms that somebody asks for at a time."""
+_FOR_EVER = float("inf")
 NO_CODING = 3
 """The coding of an original (IDENTITY in `flashpy_helpers.wire`)."""
 
@@ -25,9 +28,9 @@ class Entry:
 
     `outcome` is opaque here: the identity of a file, or a verdict. `prepared` holds heads made for this entry.
 
-    A file may have `variants`, entries of their own by `coding`, which live and grow old with it: each names it as its
-    `original`. `siblings` are those of them that lie on the disk, as a check of the entry wants them (None: it has no
-    interest in them).
+    It may have `variants`, entries of their own that live and grow old with it; each names it as its `original`. Those
+    of a file are known by their `coding`; `siblings` are they as a check of the entry wants them (None: it has no
+    interest in them). Those of a folder are its listings.
     """
 
     __slots__ = (
@@ -58,7 +61,7 @@ class Entry:
         self.chunk: Chunk | None = None
         self.coding = NO_CODING
         self.siblings: Any = None
-        self.variants: dict[int, Entry] = {}
+        self.variants: dict[Any, Entry] = {}
         self.original: Entry | None = None
         self.prepared: dict[Any, Any] = {}
         self.memos: list[tuple[Any, Any]] = []
@@ -70,10 +73,23 @@ class Entry:
 
     def add_variant(self, coding: int, path: bytes, outcome: Any, facts: Any) -> "Entry":
         """Another representation of this file, whose content lies at `path`."""
-        variant = Entry(self.key, path, outcome, facts)
+        variant = self._variant(coding, path, outcome, facts, _FOR_EVER)
         variant.coding = coding
+        return variant
+
+    def add_listing(self, key: Any, outcome: Any, facts: Any, expires: float, chunks: Chunks) -> "Entry":
+        """A listing of this folder, made as of some time before `expires` (monotonic seconds)."""
+        if len(self.variants) >= LISTINGS:
+            self._drop_variants(chunks)
+        elif key in self.variants:
+            self.variants[key].die(chunks)
+        return self._variant(key, self.path, outcome, facts, expires)
+
+    def _variant(self, key: Any, path: bytes, outcome: Any, facts: Any, expires: float) -> "Entry":
+        variant = Entry(self.key, path, outcome, facts)
         variant.original = self
-        self.variants[coding] = variant
+        variant.expires = expires
+        self.variants[key] = variant
         return variant
 
     def attach(self, chunk: Chunk) -> None:
@@ -89,9 +105,7 @@ class Entry:
 
     def die(self, chunks: Chunks) -> None:
         """Never serve this again, nor its variants; what a reply has pinned lives until it is sent."""
-        for variant in self.variants.values():
-            variant.die(chunks)
-        self.variants.clear()  # each names its original: no cycle may stay
+        self._drop_variants(chunks)
         chunk = self.chunk
         self.lose_chunk()
         self.fresh_until = self.expires = 0.0
@@ -99,6 +113,11 @@ class Entry:
             chunk.on_evict.remove(self.lose_chunk)
             if not chunk.on_evict:
                 chunks.forget(chunk.key)
+
+    def _drop_variants(self, chunks: Chunks) -> None:
+        for variant in self.variants.values():
+            variant.die(chunks)
+        self.variants.clear()  # each names its original: no cycle may stay
 
 
 class Pathnames:
@@ -141,6 +160,10 @@ class Pathnames:
         if entry.chunk is not None:
             self._chunks.touch(entry.chunk.key)
 
+    def add_listing(self, folder: Entry, key: Any, outcome: Any, facts: Any, made: float) -> Entry:
+        """A listing of `folder` as of `made`: sizes and times in it may change, and the folder does not."""
+        return folder.add_listing(key, outcome, facts, made + self._max_stale, self._chunks)
+
     def usable(self, entry: Entry, now: float) -> bool:
         """Whether the entry may be served now; one that is no longer fresh is listed for a helper to check."""
         if now <= entry.fresh_until:
@@ -155,10 +178,10 @@ class Pathnames:
 
     def _usable_variant(self, variant: Entry, original: Entry, now: float) -> bool:
         """A variant is as fresh as its original; it hears of a renewal when it is asked for."""
-        usable = self.usable(original, now)
+        usable = self.usable(original, now) and now <= variant.expires
         if variant.chunk is not None and original.fresh_until > variant.fresh_until:
             self._chunks.touch(variant.chunk.key)
-        variant.fresh_until = original.fresh_until
+        variant.fresh_until = min(original.fresh_until, variant.expires)
         return usable
 
     def is_current(self, entry: Entry) -> bool:

@@ -178,6 +178,10 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     root: Annotated[str, _unit("path")]
     # Every server's first choice.
     index: tuple[str, ...] = ("index.html",)
+    # nginx's autoindex is off too: what a folder holds is its owner's affair.
+    listing: Literal["off", "html", "json"] = "off"
+    # Two addresses for one page are a choice, not a default.
+    clean_urls: bool = False
     headers: dict[str, str] = {}
     # A link that leaves the root publishes what nobody meant to; one that stays is harmless.
     symlinks: Literal["inside", "deny", "follow"] = "inside"

@@ -34,7 +34,7 @@ def decide(
     fields: Mapping[bytes, bytes] | None,
     *,
     etag: bytes,
-    mtime: int,
+    mtime: int | None,
     size: int,
     now: int,
 ) -> Decision:
@@ -42,7 +42,7 @@ def decide(
 
     `fields` has lower-case names, several lines of one name joined by b", "; names other than If-*
     and Range are not looked at. `etag` is quoted, with W/ when weak. `mtime` is what Last-Modified
-    says, in seconds as `now`. `size` is in bytes.
+    says, in seconds as `now`; without one no condition on dates is heeded. `size` is in bytes.
     """
     if not fields or method not in (b"GET", b"HEAD"):  # RFC 9110, 13.2.1: OPTIONS has none
         return _WHOLE
@@ -59,17 +59,17 @@ def decide(
     return Decision(206, spans) if spans else _UNSATISFIABLE
 
 
-def _unchanged(fields: Mapping[bytes, bytes], etag: bytes, mtime: int, now: int) -> bool:
+def _unchanged(fields: Mapping[bytes, bytes], etag: bytes, mtime: int | None, now: int) -> bool:
     """Steps 1 and 2: If-Match, else If-Unmodified-Since."""
     tags = fields.get(b"if-match")
     if tags is not None:
         return tags == b"*" or (not etag.startswith(b"W/") and _listed(tags, etag))
     since = fields.get(b"if-unmodified-since")
     date = None if since is None else parse_date(since, now)
-    return date is None or mtime <= date
+    return date is None or mtime is None or mtime <= date
 
 
-def _known(fields: Mapping[bytes, bytes], etag: bytes, mtime: int, now: int) -> bool:
+def _known(fields: Mapping[bytes, bytes], etag: bytes, mtime: int | None, now: int) -> bool:
     """Steps 3 and 4: If-None-Match, compared weakly, else If-Modified-Since."""
     tags = fields.get(b"if-none-match")
     if tags is not None:
@@ -77,10 +77,10 @@ def _known(fields: Mapping[bytes, bytes], etag: bytes, mtime: int, now: int) -> 
         return tags == b"*" or _listed(tags, opaque) or _listed(tags, b"W/" + opaque)
     since = fields.get(b"if-modified-since")
     date = None if since is None else parse_date(since, now)
-    return date is not None and mtime <= date
+    return date is not None and mtime is not None and mtime <= date
 
 
-def _same(fields: Mapping[bytes, bytes], etag: bytes, mtime: int, now: int) -> bool:
+def _same(fields: Mapping[bytes, bytes], etag: bytes, mtime: int | None, now: int) -> bool:
     """Step 5: If-Range, with a strong tag or exactly the date that was sent.
 
     A date is a strong validator only when its second is over, else the file may have changed again
@@ -91,7 +91,7 @@ def _same(fields: Mapping[bytes, bytes], etag: bytes, mtime: int, now: int) -> b
         return True
     if validator.endswith(b'"'):
         return validator == etag and not etag.startswith(b"W/")
-    return mtime < now and parse_date(validator, now) == mtime
+    return mtime is not None and mtime < now and parse_date(validator, now) == mtime
 
 
 def _listed(tags: bytes, wanted: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Accept-Encoding -> the codings to offer, best first (worker; RFC 9110, section 12.5.3).
+"""Accept-Encoding -> the codings to offer, best first; Accept -> which of two forms (worker; RFC 9110, section 12.5).
 
 Codings are numbers, in the order of what a server prefers when the client does not mind: what is smallest first, the
 bare file last. Weights are compared as whole thousandths; an element that cannot be read
@@ -18,7 +18,9 @@ BARE: Final[Preference] = bytes((IDENTITY,))
 """What a client gets that says nothing of codings: it may take any, and understands but this for certain."""
 
 _NUMBERS: Final = {name: number for number, name in CODINGS.items()} | {b"x-gzip": GZIP}
-_ELEMENT = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*(?:;[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*)?")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_WEIGHT = rb"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?"
+_ELEMENT = re.compile(rb"(%b(?:/%b)?)[ \t]*(?:;[ \t]*[qQ]=(%b)[ \t]*)?" % (_TOKEN, _TOKEN, _WEIGHT))
 _ALL = 1000
 
 
@@ -39,6 +41,18 @@ def preference(value: bytes | None) -> Preference:
     known.setdefault(IDENTITY, 0 if rest == 0 else 1)
     wanted = sorted((-weight, number) for number, weight in known.items() if weight)
     return bytes(number for _, number in wanted)
+
+
+def prefers_json(value: bytes | None) -> bool:
+    """Whether a client would rather have JSON than HTML; who does not mind gets HTML (RFC 9110, section 12.5.1)."""
+    if value is None or b"json" not in value.lower():
+        return False
+    weights = _weights(value)
+
+    def weight(kind: bytes, family: bytes) -> int:
+        return next((weights[name] for name in (kind, family, b"*/*") if name in weights), 0)
+
+    return weight(b"application/json", b"application/*") > weight(b"text/html", b"text/*")
 
 
 def _weights(value: bytes) -> dict[bytes, int]:

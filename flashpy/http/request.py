@@ -46,6 +46,7 @@ _MEANING = dict.fromkeys(CONDITIONS, _CONDITION) | {
     b"expect": _EXPECT,
     b"referer": _REFERER,
     b"user-agent": _AGENT,
+    b"accept": _ACCEPT,
     b"accept-encoding": _ACCEPT,
 }
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -107,19 +108,20 @@ class Request:
     """One request head, with the fields that a file server heeds. Never changed: equal heads share one.
 
     `keeps`: the client wants the connection to stay open. `special` is None when nothing but the request line and Host
-    bears on the content of the reply. `codings` are those that the client takes, best first. `forwarded` are the fields
-    with which proxies speak of the client, where they are heeded: names in lower case and values, None when there are
-    none. `referer` and `agent` are as the access log wants them. `weight` is about what it takes of memory, in bytes.
+    bears on the content of the reply. `codings` are those that the client takes, best first, `accept` is its Accept or
+    None. `forwarded` are the fields with which proxies speak of the client, where they are heeded: names in lower case
+    and values, None when there are none. `referer` and `agent` are as the access log wants them. `weight` is about what
+    it takes of memory, in bytes.
     """
 
-    __slots__ = ("agent", "codings", "forwarded", "host", "keeps", "line", "referer", "special", "weight")
+    __slots__ = ("accept", "agent", "codings", "forwarded", "host", "keeps", "line", "referer", "special", "weight")
 
     def __init__(self, line: Line, fields: Iterable[Field]) -> None:
         self.line = line
         self.referer, self.agent = b'"-"', b' "-"\n'
         host: bytes | None = None
         options = 0
-        accepted: bytes | None = None
+        accepted: dict[bytes, bytes] = {}
         others, forwarded = [], []
         for field in fields:
             if field.what == _HOST:
@@ -133,7 +135,8 @@ class Request:
             elif field.what == _CONNECTION:
                 options |= _OPTIONS[field.value]
             elif field.what == _ACCEPT:
-                accepted = field.value if accepted is None else accepted + b"," + field.value
+                before = accepted.get(field.name)
+                accepted[field.name] = field.value if before is None else before + b"," + field.value
             elif field.what == _FORWARDED:
                 forwarded.append((field.name, field.value))
             else:
@@ -141,7 +144,8 @@ class Request:
         if host is None and line.minor:
             raise Refusal(400, reason="no Host")
         self.host = host or b""
-        self.codings = preference(accepted)
+        self.accept = accepted.get(b"accept")
+        self.codings = preference(accepted.get(b"accept-encoding"))
         # Close is stronger than keep-alive, which only an HTTP/1.0 client needs to say (RFC 9112 9.3).
         self.keeps = line.minor == 1 if not options else options == _SAYS_KEEP
         self.special = _heed(line, others) if others else None

@@ -16,21 +16,22 @@ import re
 import stat
 import time
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes
 
 from flashpy_helpers import beneath, wire
+from flashpy_helpers.query import PLAIN, Query
+
+# What an entry takes at most beside its name, and a page beside its entries and its own path.
+_ROW_BYTES, _FRAME_BYTES = 440, 16_000
+_SAFE: Final = re.compile(rb"[\w.-]*")
 
 PER_PAGE: Final = 1000
 """Entries on one page: about 300 KB of HTML, which a phone still lays out at once."""
 
-Sort = Literal["name", "size", "time"]
-
 # A want of this process, not a fault of one entry: a listing must not be short because of it.
 _WANTS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _DIGITS: Final = re.compile("([0-9]+)")
-_SORTS: Final = frozenset({b"name", b"size", b"time"})
-_PAGE: Final = re.compile(rb"0{0,20}([1-9][0-9]{0,5})")
 # The first and the last second with a year of four digits: what a file's mtime may exceed.
 _FIRST_SECOND, _LAST_SECOND = -62135596800, 253402300799
 
@@ -49,18 +50,6 @@ class Folder(NamedTuple):
 
     entries: tuple[Entry, ...]
     more: bool
-
-
-class Query(NamedTuple):
-    """What a reader asks for: the order of the entries, and a page (from 1; may be too high)."""
-
-    sort: Sort = "name"
-    descending: bool = False
-    page: int = 1
-
-
-PLAIN: Final = Query()
-"""Nothing asked for: by name, from the first page on."""
 
 
 class Page(NamedTuple):
@@ -96,30 +85,27 @@ def scan(fd: int, root: int, path: bytes, *, dotfiles: bool, symlinks: int, most
     return Folder(tuple(found), more)
 
 
-def parse_query(query: bytes | None) -> Query:
-    """Return what the query of a URL asks for: ``sort=size&order=desc&page=2``.
-
-    What is not understood is ignored, and of equal names the first one counts.
-    """
-    fields: dict[bytes, bytes] = {}
-    for field in (query or b"").split(b"&"):
-        name, _, value = field.partition(b"=")
-        fields.setdefault(name, value)
-    sort = fields.get(b"sort", b"")
-    page = _PAGE.fullmatch(fields.get(b"page", b""))
-    return Query(
-        cast(Sort, sort.decode()) if sort in _SORTS else "name",
-        fields.get(b"order") == b"desc",
-        int(page[1]) if page else 1,
-    )
-
-
 def page_of(folder: Folder, query: Query, per_page: int = PER_PAGE) -> Page:
     """Return the page that is asked for, or the last one when there are fewer."""
     pages = max(1, -(-len(folder.entries) // per_page))
     number = min(max(query.page, 1), pages)
     ordered = _ordered(folder.entries, query)
     return Page(ordered[(number - 1) * per_page : number * per_page], number, pages)
+
+
+def that_fit(folder: Folder, at: bytes, room: int) -> int:
+    """Return how many entries a page may have so that none of this folder, in any order, exceeds ``room`` bytes."""
+    costs = sorted(map(_cost, folder.entries), reverse=True)
+    room -= _FRAME_BYTES + 16 * len(at)
+    most = PER_PAGE
+    while most > 1 and sum(costs[:most]) > room:
+        most //= 2
+    return most
+
+
+def _cost(entry: Entry) -> int:
+    """A bound of the bytes that an entry takes: a name stands there twice, and any byte may take 3 and 6."""
+    return _ROW_BYTES + (2 if _SAFE.fullmatch(entry.name) else 9) * len(entry.name)
 
 
 def json(folder: Folder, *, at: bytes, query: Query = PLAIN, per_page: int = PER_PAGE) -> bytes:

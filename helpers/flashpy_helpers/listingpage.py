@@ -10,8 +10,9 @@ from html import escape
 from typing import Final
 
 from flashpy_helpers import listing
-from flashpy_helpers.listing import PER_PAGE, PLAIN, Entry, Folder, Page, Query
+from flashpy_helpers.listing import PER_PAGE, Entry, Folder, Page
 from flashpy_helpers.listingtemplate import ICONS, KINDS, PAGE, POLICY
+from flashpy_helpers.query import PLAIN, Query
 
 __all__ = ["POLICY", "html"]
 

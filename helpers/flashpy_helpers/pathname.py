@@ -9,16 +9,18 @@ for reading is none.
 """
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
-from flashpy_helpers import beneath, disk, wire
-from flashpy_helpers.wire import SUFFIXES, Answer, Check, Failure, Identity, Job, Load, Lookup, Root, Siblings
+from flashpy_helpers import beneath, disk, listing, listingpage, wire
+from flashpy_helpers.wire import SUFFIXES, Answer, Check, Failure, Identity, Job, List, Load, Lookup, Root, Siblings
 
 _TRIES = 3
+_LONGEST_LISTING = 10_000  # entries: more are read by no person, and take a helper more than 0.1 s
 _BARE = bytes((wire.IDENTITY,))
 _VERDICTS = {
     errno.ENOENT: wire.MISSING,
@@ -36,11 +38,15 @@ _VERDICTS = {
 
 
 class VerdictError(Exception):
-    """A path that ends in a verdict, where the kernel had no complaint."""
+    """A path that ends in a verdict, where the kernel had no complaint.
 
-    def __init__(self, verdict: int) -> None:
+    ``folder`` is the version of a folder without index file that may be listed.
+    """
+
+    def __init__(self, verdict: int, folder: Identity | None = None) -> None:
         super().__init__(verdict)
         self.verdict = verdict
+        self.folder = folder
 
 
 class Named(NamedTuple):
@@ -156,7 +162,29 @@ class Tree:
             else:
                 if named is not None:
                     return named
-        raise VerdictError(wire.NO_INDEX)
+        raise VerdictError(wire.NO_INDEX, self._version(folder) if self.root.listed else None)
+
+    def _version(self, folder: bytes) -> Identity:
+        fd = beneath.open_path(self.fd, folder, self.root.symlinks)
+        try:
+            return disk.identity(os.fstat(fd))
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def folder(self, path: bytes) -> Iterator[int]:
+        """Give a descriptor for reading a folder. Raises OSError, VerdictError for what is none."""
+        found = beneath.open_path(self.fd, path, self.root.symlinks)
+        try:
+            if not stat.S_ISDIR(os.fstat(found).st_mode):
+                raise VerdictError(wire.MISSING)
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=found)
+        finally:
+            os.close(found)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
 
 @contextmanager
@@ -183,9 +211,13 @@ def do(job: Job, roots: Mapping[int, Root], memory: memoryview) -> Answer:
                 return _load(job, root, _part(memory, job.offset, job.length))
             case Check():
                 return _check(job, root)
+            case List():
+                return _list(job, root, _part(memory, job.offset, job.room))
     except disk.MovingError:
         return Failure(job.id, wire.MOVING, 0)
     except VerdictError as outcome:
+        if outcome.folder is not None:
+            return wire.Folder(job.id, outcome.folder)
         return Failure(job.id, outcome.verdict, 0)
     except OSError as error:
         return Failure(job.id, verdict(error), error.errno or 0)
@@ -243,6 +275,19 @@ def _load(job: Load, root: Root, room: memoryview) -> Answer:
             return wire.Loaded(job.id, filled)
 
 
+def _list(job: List, root: Root, room: memoryview) -> Answer:
+    with open_tree(root) as tree, tree.folder(job.path) as fd:
+        folder = listing.scan(
+            fd, tree.fd, job.path, dotfiles=job.dotfiles, symlinks=root.symlinks, most=_LONGEST_LISTING
+        )
+    make = listing.json if job.as_json else listingpage.html
+    per_page = listing.that_fit(folder, job.at, len(room))
+    page = make(folder, at=job.at, query=job.query, per_page=per_page)
+    room[: len(page)] = page
+    digest = hashlib.blake2b(page, digest_size=16).digest()
+    return wire.Listed(job.id, len(page), digest, listingpage.POLICY)
+
+
 def _check(job: Check, root: Root) -> Answer:
     try:
         with open_tree(root) as tree:
@@ -268,7 +313,7 @@ def _outcome(
                     return named.identity, family.facts()
             return named.identity, None
     except VerdictError as outcome:
-        return outcome.verdict, siblings
+        return outcome.folder or outcome.verdict, siblings
     except OSError as error:
         return verdict(error), siblings
 

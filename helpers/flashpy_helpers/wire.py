@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from flashpy_helpers.query import SORTS, Query
+
 VERSION = 2
 """A worker and a helper must agree on it: the helper says it in its Hello."""
 
@@ -48,6 +50,8 @@ class Root(NamedTuple):
     symlinks: int
     clean: bool = False
     """Whether ``about`` may also mean ``about.html``."""
+    listed: bool = False
+    """Whether a folder without index file is answered with its version, for a listing of it."""
 
 
 class Identity(NamedTuple):
@@ -107,6 +111,23 @@ class Check(NamedTuple):
     expected: tuple[tuple[bytes, Identity | int, Siblings | None], ...]
 
 
+class List(NamedTuple):
+    """Write a listing of the folder ``path`` to ``offset``, at most ``room`` bytes.
+
+    ``at`` is the folder's decoded URL path; ``dotfiles`` says whether hidden names are in it.
+    """
+
+    id: int
+    root: int
+    path: bytes
+    at: bytes
+    query: Query
+    as_json: bool
+    dotfiles: bool
+    offset: int
+    room: int
+
+
 class Hello(NamedTuple):
     """The first record of a helper."""
 
@@ -150,6 +171,22 @@ class Changed(NamedTuple):
     positions: tuple[int, ...]
 
 
+class Folder(NamedTuple):
+    """A folder without index file that may be listed, and its version."""
+
+    id: int
+    identity: Identity
+
+
+class Listed(NamedTuple):
+    """A listing is written: its length in bytes, a digest of it, and the policy that its page needs."""
+
+    id: int
+    filled: int
+    digest: bytes
+    policy: bytes
+
+
 class Failure(NamedTuple):
     """Any other outcome of a job: a verdict, and the errno behind it (0 when there is none)."""
 
@@ -158,15 +195,15 @@ class Failure(NamedTuple):
     errno: int
 
 
-Job = Lookup | Load | Check
-Answer = Hello | Found | Unchanged | Loaded | Changed | Failure
+Job = Lookup | Load | Check | List
+Answer = Hello | Found | Unchanged | Loaded | Changed | Folder | Listed | Failure
 
 
 class _Kind:
     """The first byte of a record (a class, since a case wants a dotted name)."""
 
-    LOOKUP, LOOKUP_KNOWN, LOAD, CHECK, ROOT = 1, 2, 3, 4, 5
-    HELLO, FOUND, UNCHANGED, LOADED, CHANGED, FAILURE = 16, 17, 18, 19, 20, 21
+    LOOKUP, LOOKUP_KNOWN, LOAD, CHECK, ROOT, LIST = 1, 2, 3, 4, 5, 6
+    HELLO, FOUND, UNCHANGED, LOADED, CHANGED, FAILURE, FOLDER, LISTED = 16, 17, 18, 19, 20, 21, 22, 23
 
 
 # Identity: device, inode, size, mtime (seconds, nanoseconds), ctime (seconds, nanoseconds).
@@ -179,12 +216,15 @@ _check = struct.Struct("<BQI")
 _item = struct.Struct("<HB")
 _count = struct.Struct("<B")
 _sibling = struct.Struct("<B" + _FILE)
-_root = struct.Struct("<BBHBB")
+_list = struct.Struct("<BQIQQB?I??H")
+_root = struct.Struct("<BBHB??")
 _name = struct.Struct("<H")
 _hello = struct.Struct("<BHI")
 _found = struct.Struct("<BQQBB" + _FILE)
 _head = struct.Struct("<BQ")
 _loaded = struct.Struct("<BQQ")
+_folder = struct.Struct("<BQ" + _FILE)
+_listed = struct.Struct("<BQQ16s")
 _failure = struct.Struct("<BQBI")
 
 _SECOND = 1_000_000_000
@@ -208,6 +248,9 @@ def pack_job(job: Job) -> bytes:
                 return _load.pack(_Kind.LOAD, id, root, start, length, offset, *facts) + path
             case Check(id, root, expected):
                 return _pack_check(id, root, expected)
+            case List(id, root, path, at, query, as_json, dotfiles, offset, room):
+                asked = SORTS.index(query.sort), query.descending, query.page
+                return _list.pack(_Kind.LIST, id, root, offset, room, *asked, as_json, dotfiles, len(at)) + at + path
     except struct.error as error:
         raise WireError(f"{type(job).__name__}: {error}") from None
     raise WireError(f"not a job: {type(job).__name__}")
@@ -232,6 +275,8 @@ def unpack_job(record: bytes) -> Job:
                 return Load(id, root, path, _join(facts), start, length, offset)
             case _Kind.CHECK:
                 return _unpack_check(record)
+            case _Kind.LIST:
+                return _unpack_list(record)
     except (struct.error, IndexError) as error:
         raise WireError(f"a job cut short: {error}") from None
     raise WireError(f"not a job: {record[0]}")
@@ -256,6 +301,10 @@ def pack_answer(answer: Answer) -> bytes:
             case Changed(id, positions):
                 tail = struct.pack(f"<{len(positions)}H", *positions)
                 return _head.pack(_Kind.CHANGED, id) + tail
+            case Folder(id, identity):
+                return _folder.pack(_Kind.FOLDER, id, *_split(identity))
+            case Listed(id, filled, digest, policy):
+                return _listed.pack(_Kind.LISTED, id, filled, digest) + policy
             case Failure(id, verdict, errno):
                 return _failure.pack(_Kind.FAILURE, id, _verdict(verdict), errno)
             case Hello(version, pid):
@@ -282,6 +331,12 @@ def unpack_answer(record: bytes) -> Answer:
                 count = (len(record) - _head.size) // 2
                 _, id, *positions = struct.unpack(f"<BQ{count}H", record)
                 return Changed(id, tuple(positions))
+            case _Kind.FOLDER:
+                _, id, *facts = _folder.unpack(record)
+                return Folder(id, _join(facts))
+            case _Kind.LISTED:
+                _, id, filled, digest = _listed.unpack_from(record)
+                return Listed(id, filled, digest, record[_listed.size :])
             case _Kind.FAILURE:
                 _, id, verdict, errno = _failure.unpack(record)
                 return Failure(id, _verdict(verdict), errno)
@@ -297,7 +352,7 @@ def pack_root(root: Root) -> bytes:
     try:
         if root.symlinks not in (INSIDE, DENY, FOLLOW):
             raise WireError(f"not a symlink policy: {root.symlinks}")
-        head = _root.pack(_Kind.ROOT, root.symlinks, len(root.path), len(root.index), root.clean)
+        head = _root.pack(_Kind.ROOT, root.symlinks, len(root.path), len(root.index), root.clean, root.listed)
         names = b"".join(_name.pack(len(name)) + name for name in root.index)
         return head + root.path + names
     except struct.error as error:
@@ -307,8 +362,8 @@ def pack_root(root: Root) -> bytes:
 def unpack_root(record: bytes) -> Root:
     """Return the root of a record. Raises WireError for what pack_root cannot make."""
     try:
-        kind, symlinks, length, count, clean = _root.unpack_from(record)
-        if kind != _Kind.ROOT or symlinks not in (INSIDE, DENY, FOLLOW) or clean > 1:
+        kind, symlinks, length, count, clean, listed = _root.unpack_from(record)
+        if kind != _Kind.ROOT or symlinks not in (INSIDE, DENY, FOLLOW) or set(record[5:7]) - {0, 1}:
             raise WireError("not a root")
         path, at = _take(record, _root.size, length)
         index = []
@@ -319,7 +374,16 @@ def unpack_root(record: bytes) -> Root:
     except struct.error as error:
         raise WireError(f"a root cut short: {error}") from None
     _nothing_left(record, at)
-    return Root(path, tuple(index), symlinks, bool(clean))
+    return Root(path, tuple(index), symlinks, clean, listed)
+
+
+def _unpack_list(record: bytes) -> List:
+    _, id, root, offset, room, sort, descending, page, as_json, dotfiles, length = _list.unpack_from(record)
+    if sort >= len(SORTS) or {record[30], record[35], record[36]} - {0, 1}:
+        raise WireError("not a listing")
+    at, end = _take(record, _list.size, length)
+    query = Query(SORTS[sort], descending, page)
+    return List(id, root, record[end:], at, query, as_json, dotfiles, offset, room)
 
 
 def _pack_check(id: int, root: int, items: tuple[tuple[bytes, Identity | int, Siblings | None], ...]) -> bytes:
