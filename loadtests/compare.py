@@ -45,12 +45,18 @@ def check(server: servers.Server, workload: workloads.Workload) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     with contextlib.closing(connection):
         try:
-            connection.request("GET", workload.path)
-            body = connection.getresponse().read()
+            connection.request("GET", workload.path, headers=dict(workload.fields))
+            reply = connection.getresponse()
+            body = reply.read()
         except (OSError, http.client.HTTPException) as error:
             log = server.errors()[-1000:]
             raise servers.ServerError(f"{server.rival.name}: {error}\n{log}") from error
-    if body != make_root.content(workload.path, 0, workload.size):
+    if reply.status != workload.status:
+        raise servers.ServerError(f"{server.rival.name}: {reply.status} for {workload.path}, not {workload.status}")
+    start, stop = {200: (0, workload.size), 206: (workloads.RANGE_START, workloads.RANGE_STOP)}.get(
+        reply.status, (0, 0)
+    )
+    if reply.status < 300 and body != make_root.content(workload.sent, start, stop - start):
         raise servers.ServerError(f"{server.rival.name}: wrong bytes for {workload.path}")
 
 
@@ -64,15 +70,21 @@ class Bench:
         self.on_server_core = ["taskset", "-c", str(options.server_cpu)]
         self.on_client_core = ["taskset", "-c", str(options.client_cpu)]
         for workload in workloads.WORKLOADS:
-            file = self.root / workload.path.lstrip("/")
-            make_root.write(workload.path, workload.size, file)
+            if workload.size:
+                self._plant(workload.path, workload.size)
+                self._plant(workload.sent, workload.size)
+
+    def _plant(self, path: str, size: int) -> None:
+        file = self.root / path.lstrip("/")
+        make_root.write(path, size, file)
+        os.utime(file, (workloads.MTIME, workloads.MTIME))
 
     def load(self, server: servers.Server, workload: workloads.Workload, number: int, seconds: float) -> report.Sample:
         """Load one server once; raises WrkError."""
         url = f"http://127.0.0.1:{server.port}"
         line = workloads.command(workload, url, seconds, f"{os.getpid()}-{number}")
         before = proctree.usage(server.pid)
-        done = workloads.run([*self.on_client_core, *line], seconds)
+        done = workloads.run([*self.on_client_core, *line], seconds, workload.status)
         spent = proctree.used_ns(before, proctree.usage(server.pid))
         return report.Sample(number, done.requests, done.seconds, done.rate, spent)
 

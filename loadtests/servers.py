@@ -25,8 +25,10 @@ HERE = Path(__file__).resolve().parent
 READY = "flashpy: listening on http://"
 START_SECONDS = 20
 STOP_SECONDS = 45
-MIME_TYPES = "types { text/html html; text/plain txt; image/gif gif; image/jpeg jpg jpeg; }\n"
+MIME_TYPES = "types { text/html html; text/plain txt; text/css css; image/gif gif; image/jpeg jpg jpeg; }\n"
 NOBODY = "nobody"
+BROTLI = Path("/usr/lib/nginx/modules/ngx_http_brotli_static_module.so")
+"""nginx's way to send brotli siblings: on Debian libnginx-mod-http-brotli-static."""
 
 FLASHPY_CONFIG = Template("""\
 [server]
@@ -131,6 +133,8 @@ def nginx_config(rival: Rival, folder: Path, root: Path, port: int) -> str:
         "MIME": str(folder / "mime.types"),
         "SENDFILE": "on" if rival.sendfile else "off",
         "NOPUSH": "on" if rival.nopush else "off",
+        "MODULES": f"load_module {BROTLI};" if BROTLI.exists() else "",
+        "CODINGS": "gzip_static on;" + (" brotli_static on;" if BROTLI.exists() else ""),
         "AIO": "aio threads;" if rival.threads else "",
         "LISTEN": f"127.0.0.1:{port}",
         "ROOT": str(root),

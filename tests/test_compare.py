@@ -54,6 +54,14 @@ def test_a_run_with_errors_measures_nothing(extra: str) -> None:
         workloads.parse(WRK.format(extra=extra))
 
 
+def test_errors_that_are_wanted_are_all_there_is() -> None:
+    line = "  Non-2xx or 3xx responses: {}\n"
+    assert workloads.parse(WRK.format(extra=line.format(241136)), 404).requests == 241136
+    for extra in (line.format(241135), "", "  Socket errors: connect 0, read 3, write 0, timeout 0\n"):
+        with pytest.raises(workloads.WrkError):
+            workloads.parse(WRK.format(extra=extra), 404)
+
+
 def test_what_is_not_a_report_is_refused() -> None:
     with pytest.raises(workloads.WrkError, match="not a report"):
         workloads.parse("unable to connect")
