@@ -56,7 +56,7 @@ def check(server: servers.Server, workload: workloads.Workload) -> None:
     start, stop = {200: (0, workload.size), 206: (workloads.RANGE_START, workloads.RANGE_STOP)}.get(
         reply.status, (0, 0)
     )
-    if reply.status < 300 and body != make_root.content(workload.sent, start, stop - start):
+    if reply.status < 300 and body != make_root.content(workload.sent, start, stop):
         raise servers.ServerError(f"{server.rival.name}: wrong bytes for {workload.path}")
 
 

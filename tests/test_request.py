@@ -121,7 +121,7 @@ def test_a_line_of_a_known_name_is_judged_as_if_it_were_new(good: bytes, place: 
     assert status(b"Host: x", damaged, parser=parser) == status(b"Host: x", damaged)
 
 
-@pytest.mark.parametrize("line", [b"Prefet", b"Prefetx", b"Prefet ", b"Prefe:", b"Prefet\t: x"])
+@pytest.mark.parametrize("line", [b"Prefer", b"Preferx", b"Prefer ", b"Prefe:", b"Prefer\t: x"])
 def test_a_known_name_without_its_colon(line: bytes) -> None:
     parser = RequestParser(8192, 100)
     assert status(b"Host: x", b"Prefer: */*", parser=parser) == 0
