@@ -53,7 +53,7 @@ class Acceptor:
     ) -> None:
         self._service = service
         self._listeners = [
-            Listening(sock, listen, Lanes(service.limits, trusted))
+            Listening(sock, listen, Lanes(service.limits, trusted, service.meter))
             for sock, listen in zip(listeners, wanted, strict=True)
         ]
         self._resting = True

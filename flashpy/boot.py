@@ -15,6 +15,7 @@ from flashpy.pidfile import Pidfile
 from flashpy.privileges import Rights, resolve
 from flashpy.processes import open_standard
 from flashpy.scoreboard import Scoreboard
+from flashpy.shares import Shares
 from flashpy.signals import MASTER, Wakeup
 from flashpy.sockets import BindError, Listener, bind_all, discard
 
@@ -35,6 +36,7 @@ class Ground:
     rights: Rights
     listeners: tuple[Listener, ...]
     board: Scoreboard
+    shares: Shares
     wakeup: Wakeup
     pidfile: Pidfile | None
     spawner: Spawner
@@ -57,14 +59,15 @@ def prepare(settings: Settings) -> Ground:
             undo.callback(discard, listeners)
             logs = LogHelper(rights, settings.log)
             logs.use(open_files(*logs.paths))
-            board = Scoreboard(max(_LEAST_SLOTS, _SLOTS_PER_WORKER * server.workers))
+            slots = max(_LEAST_SLOTS, _SLOTS_PER_WORKER * server.workers)
+            board, shares = Scoreboard(slots), Shares(slots)
             wakeup = Wakeup(MASTER)
             undo.callback(wakeup.close)
             pidfile = Pidfile(server.pidfile) if server.pidfile else None
         except (BindError, LookupError, OSError) as error:
             raise StartError(words(error)) from None
         undo.pop_all()
-    return Ground(rights, listeners, board, wakeup, pidfile, Spawner(rights), logs)
+    return Ground(rights, listeners, board, shares, wakeup, pidfile, Spawner(rights), logs)
 
 
 def check_descriptors(settings: Settings) -> None:

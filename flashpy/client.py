@@ -13,6 +13,7 @@ from flashpy.http.request import Gist, Request
 from flashpy.http.response import CLOSE, KEEP, Reply
 from flashpy.http.status import Refusal
 from flashpy.loop import HANGUP
+from flashpy.meter import Find
 from flashpy.outgoing import Outgoing
 from flashpy.service import NOBODY, Lane, Service
 from flashpy.states import ACTIONS, CLOSED, EDGES, EVENTS, LINGERING, READING, SENDING, TRANSITIONS, WAITING
@@ -73,13 +74,16 @@ class Client:
     def __init__(self, service: Service, lane: Lane, sock: socket.SocketType, address: str) -> None:
         self._service = service
         self._lane = lane
-        self._memo = lane.heads.get
+        self.prefix = accesslog.prefix(address)
+        self._memo: Find = lane.heads.get
+        if lane.meter is not None:
+            lane.meter.enter(self.prefix)
+            self._memo = lane.meter.finder(self._memo, b"" if lane.trusted else self.prefix)
         self._sock = sock
         self._fd = sock.fileno()
         self._recv = sock.recv
         self._send = sock.send
         self.address = address
-        self.prefix = accesslog.prefix(address)
         self.state = READING
         self.served = 0
         self._since = service.loop.now
@@ -202,6 +206,8 @@ class Client:
             self._give_up()
         self.state = CLOSED
         self._service.connections.pop(self._fd, None)
+        if self._lane.meter is not None:
+            self._lane.meter.leave(self.prefix)
         close = self._push_and_close if self._kind == CLOSE else self._sock.close
         if self._watched < 0:
             close()  # epoll never knew it, so no event of this turn can mean it, and its memory is still warm

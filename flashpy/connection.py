@@ -8,6 +8,7 @@ helper has answered.
 """
 
 import contextlib
+import math
 from typing import Any
 
 from flashpy.answer import Wanted
@@ -109,7 +110,7 @@ class Connection(Replying):
         service = self._service
         if data.endswith(b"\r\n\r\n") and len(data) <= service.head_limit and self.served < service.kept_requests:
             known = self._recall(data)
-            if known is not None:
+            if known is not None and not self._has_to_wait(known[-1]):
                 reply, rest, kind, _, prefix = known
                 if self._since <= reply.entry.fresh_until or service.usable(reply.entry):
                     self.served += 1
@@ -189,11 +190,28 @@ class Connection(Replying):
         self.origin = self._lane.origin(self._request)
         self.served += 1
         self._tries = self._blanks = 0
+        if self._lane.meter is not None:
+            self._admit(self._request)
         special = self._request.special
         if special is not None and (special.length or special.expects):
             self._expect_body(self._request, special)
         else:
             self._decide(None)
+
+    def _has_to_wait(self, prefix: bytes) -> float:
+        """Seconds, 0.0 when the request is within its client's share; `prefix` is the client's if a proxy says it."""
+        meter = self._lane.meter
+        if meter is None:
+            return 0.0
+        return meter.wait(prefix or (b"" if self._lane.trusted else self.prefix))
+
+    def _admit(self, request: Request) -> None:
+        """Raises Refusal 429 for a client that has used up its share (RFC 6585)."""
+        wait = 1.0 if self._lane.crowded else self._has_to_wait(self._client_prefix())
+        if wait:
+            self._service.counts.limited += 1
+            close = self._lane.crowded or request.has_body
+            raise Refusal(429, close=close, headers=((b"Retry-After", b"%d" % math.ceil(wait)),))
 
     def _expect_body(self, request: Request, special: Special) -> None:
         limit = self._service.limits.body

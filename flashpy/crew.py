@@ -15,7 +15,6 @@ from flashpy.companions import Companion
 from flashpy.generation import Escalation, Generation, Worker, stuck
 from flashpy.heritage import Heritage
 from flashpy.processes import Watch, Work, fork_worker
-from flashpy.scoreboard import Slot
 from flashpy_helpers import channel
 
 _MUTE_SECONDS = 2.0
@@ -42,9 +41,13 @@ class Crew:
             try:
                 self._fork(generation, number, index)
             except OSError as error:
-                self._ground.board.retire(index)
+                self._retire(index)
                 self._put_off(generation, number, str(error))
                 return
+
+    def _retire(self, index: int) -> None:
+        self._ground.shares.retire(index)
+        self._ground.board.retire(index)
 
     def _put_off(self, generation: Generation, number: int, why: str) -> None:
         delay = generation.put_off()
@@ -56,7 +59,7 @@ class Crew:
         ours, its = channel.pair()
         try:
             with its:
-                heritage = self._bequeath(generation, number, slot, its)
+                heritage = self._bequeath(generation, number, index, its)
                 child = fork_worker(self._work, heritage, self._ground.rights)
         except OSError:
             ours.close()
@@ -67,14 +70,15 @@ class Crew:
         self._watch.add(child.fileno(), partial(self._on_end, worker))
         self._watch.add(ours.fileno(), partial(self._on_word, worker))
 
-    def _bequeath(self, generation: Generation, number: int, slot: Slot, sock: socket.socket) -> Heritage:
+    def _bequeath(self, generation: Generation, number: int, index: int, sock: socket.socket) -> Heritage:
         return Heritage(
             settings=generation.settings,
             listeners=tuple(listener.socket for listener in generation.listeners),
             channel=sock,
             spawner=self._ground.spawner.sock(),
             log=self._ground.logs.sock(),
-            slot=slot,
+            slot=self._ground.board.slot(index),
+            share=self._ground.shares.of(index),
             number=number,
             roots=generation.roots,
         )
@@ -139,7 +143,7 @@ class Crew:
         self._hang_up(worker)
         self.workers.discard(worker)
         worker.generation.remove(worker)
-        self._ground.board.retire(worker.index)
+        self._retire(worker.index)
         self.ended.append((worker, status))
 
     def _hang_up(self, worker: Worker) -> None:

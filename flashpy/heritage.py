@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from flashpy.config import Settings
 from flashpy.scoreboard import Slot
+from flashpy.shares import Share
 from flashpy_helpers import wire
 
 READY, NEW_LOG, NEW_SPAWNER = b"R", b"L", b"S"
@@ -33,6 +34,8 @@ class Heritage:
     """Shared with all workers and the master: records to the log helper."""
     slot: Slot
     """This process's counters and heartbeat."""
+    share: Share
+    """What each client has used, as this process sees and counts it."""
     number: int
     """Its place in its generation, from 0."""
     roots: tuple[int, ...]

@@ -5,6 +5,9 @@ those whose content lies in several chunks or is not in memory yet. While one ch
 than these two are pinned, so a slow client holds little memory. When half of the cache is pinned nothing is loaded
 ahead, and when three quarters are, a client whose socket is full holds nothing. A connection sends at most 128 KiB in a
 turn, so that no download keeps the loop from other clients.
+
+With a `rate` a reply may send as many bytes as the time since its beginning allows, beyond the first ones, which are
+free. One that is ahead of its time pauses for a tenth of a second's bytes, at least some KiB.
 """
 
 import socket
@@ -20,32 +23,44 @@ from flashpy.http.response import Segment
 from flashpy.tasks import Waiter
 
 TURN_BYTES = 128 * 1024
-DONE, FULL, BLOCKED, BROKEN = range(4)
+DONE, FULL, BLOCKED, BROKEN, PAUSED = range(5)
+LEAST_STEP = 4096
 
 _Send = Callable[..., int]
 
 
 class Outgoing:
-    """The rest of a reply for `entry`: ready `views` first, then `segments`. `sent` counts bytes."""
+    """The rest of a reply for `entry`: ready `views` first, then `segments`. `sent` counts bytes.
+
+    `pause` is how long (seconds) a reply that is PAUSED should be left alone.
+    """
 
     __slots__ = (
         "_ahead",
         "_chunks",
         "_content",
+        "_free",
         "_pinned",
         "_pool",
+        "_rate",
         "_resume",
         "_segments",
+        "_since",
         "_stop",
         "_views",
         "_waiter",
         "entry",
+        "pause",
         "sent",
         "trouble",
     )
 
-    def __init__(self, chunks: Chunks, content: Content, pool: HelperPool, entry: Entry | None) -> None:
+    def __init__(
+        self, chunks: Chunks, content: Content, pool: HelperPool, entry: Entry | None, rate: int = 0, free: int = 0
+    ) -> None:
         self._chunks, self._content, self._pool = chunks, content, pool
+        self._rate, self._free, self._since = rate, free, pool.now
+        self.pause = 0.0
         self.entry = entry
         self.sent = 0
         self.trouble: Trouble | None = None
@@ -81,12 +96,15 @@ class Outgoing:
             views[0] = views[0][sent:]
 
     def pump(self, send: _Send, resume: Callable[[], None]) -> int:
-        """Send what can be sent now: DONE, FULL (wait for the socket), BLOCKED (`resume` will be called) or BROKEN.
+        """Send what can be sent now: DONE, FULL (wait for the socket), BLOCKED (`resume` will be called), BROKEN, or
+        PAUSED (call again after the `pause`).
 
         The head is not sent before the first byte of content is at hand, so a reply can still become another.
         Raises OSError when the peer is gone.
         """
-        budget = TURN_BYTES
+        budget = self._budget() if self._rate else TURN_BYTES
+        if budget <= 0:
+            return PAUSED
         while self._views or self._segments:
             while self._segments and (not self._views or (self._pinned is None and not self.sent)):
                 if not self._next_view():
@@ -105,6 +123,15 @@ class Outgoing:
             budget -= sent
             self.consume(sent)
         return DONE
+
+    def _budget(self) -> int:
+        """Bytes that may be sent in this turn."""
+        step = min(TURN_BYTES, max(LEAST_STEP, self._rate // 10))
+        allowed = self._free + int((self._pool.now - self._since) * self._rate) - self.sent
+        if allowed >= step:
+            return min(allowed, TURN_BYTES)
+        self.pause = (step - allowed) / self._rate
+        return 0
 
     def _next_view(self) -> bool:
         """Make the next segment's bytes ready; False when they are not in memory."""

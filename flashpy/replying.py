@@ -6,6 +6,7 @@ through `outgoing`.
 """
 
 import socket
+from functools import partial
 from typing import Any, Final
 
 from flashpy import accesslog
@@ -13,7 +14,7 @@ from flashpy.client import NOW, Client
 from flashpy.helperpool import Trouble
 from flashpy.http.response import CLOSE, KEEP, KEEP_OLD, Reply, refusal
 from flashpy.http.status import Refusal
-from flashpy.outgoing import BLOCKED, BROKEN, DONE, Outgoing
+from flashpy.outgoing import BLOCKED, BROKEN, DONE, PAUSED, Outgoing
 from flashpy.states import READING, SENDING, WAITING
 
 TRIES = 3
@@ -30,7 +31,7 @@ class Replying(Client):
         request = self._request
         assert request is not None
         self._kind = self._choose_kind(request.keeps)
-        if not reply.lasting or request.has_body:
+        if not reply.lasting or request.has_body or self._is_measured(reply):
             self._send_reply(reply)
             return
         rest, prefix = accesslog.rest(request, reply.said), self._client_prefix()
@@ -84,6 +85,10 @@ class Replying(Client):
             outgoing.follow(reply.stream)
             self._pump()
             return
+        if self._is_measured(reply):
+            self._ready_outgoing(reply)
+            self._pump()
+            return
         tail = self._service.tails[self._kind]
         try:
             sent = self._sock.sendmsg((reply.head, tail, reply.body), (), FLAGS[self._kind])
@@ -97,19 +102,31 @@ class Replying(Client):
         else:
             self._dispatch_rest(reply, sent)
 
-    def _dispatch_rest(self, reply: Reply, sent: int) -> None:
+    def _ready_outgoing(self, reply: Reply) -> Outgoing:
+        """A reply that is all at hand."""
         outgoing = self._new_outgoing(reply)
         outgoing.add(reply.head, self._service.tails[self._kind], reply.body)
         if reply.chunk is not None:
             outgoing.hold(reply.chunk, reply.stop)
-        outgoing.consume(sent)
+        return outgoing
+
+    def _dispatch_rest(self, reply: Reply, sent: int) -> None:
+        self._ready_outgoing(reply).consume(sent)
         self._since = self._service.loop.now
         self._enter(SENDING)
 
     def _new_outgoing(self, reply: Reply) -> Outgoing:
         service = self._service
-        self._outgoing = Outgoing(service.chunks, service.content, service.pool, reply.entry)
+        limits = service.limits
+        self._outgoing = Outgoing(
+            service.chunks, service.content, service.pool, reply.entry, limits.rate, limits.rate_after
+        )
         return self._outgoing
+
+    def _is_measured(self, reply: Reply) -> bool:
+        """Whether the reply is so long that it must not be sent as fast as it can."""
+        limits = self._service.limits
+        return limits.rate > 0 and reply.length > limits.rate_after
 
     def _fell_short(self, reply: Reply, kind: int, sent: int, head: bytes) -> None:
         """The socket did not take all of a remembered reply: go on as for any other."""
@@ -154,6 +171,11 @@ class Replying(Client):
         self._pump()
         self._proceed_after_event()
 
+    def _go_on(self, outgoing: Outgoing) -> None:
+        """The pause of a reply is over, if it is still the one under way."""
+        if self._outgoing is outgoing:
+            self._unblocked()
+
     def _unblocked(self) -> None:
         """A chunk that the reply waited for has come, or will not."""
         try:
@@ -179,6 +201,9 @@ class Replying(Client):
             self._enter(WAITING)
         elif outcome == BROKEN:
             self._break_off(outgoing)
+        elif outcome == PAUSED:
+            self._enter(WAITING)
+            self._service.loop.later(outgoing.pause, partial(self._go_on, outgoing))
         else:
             self._enter(SENDING)
 

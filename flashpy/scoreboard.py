@@ -29,6 +29,7 @@ COUNTERS = (
     "timeouts",
     "disconnects",
     "proxy_refused",
+    "limited",
     "helper_jobs",
     "helper_deaths",
     "helpers_written_off",

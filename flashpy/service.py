@@ -17,11 +17,12 @@ from flashpy.content import Content
 from flashpy.helperpool import HelperPool
 from flashpy.http.dates import format_date
 from flashpy.http.forwarded import FORWARDED_FIELDS, Forwarded, client_of
-from flashpy.http.peers import Trusted
+from flashpy.http.peers import UNIX, Trusted
 from flashpy.http.request import Gist, Request, RequestParser
 from flashpy.http.response import CLOSE, IN_PIECES, KEEP, KEEP_OLD, Reply, last_fields, read_tally
 from flashpy.logs import Log
 from flashpy.loop import Loop
+from flashpy.meter import Meter
 from flashpy.sites import Sites
 
 SETTLE_SECONDS = 0.01
@@ -38,20 +39,25 @@ Answered = tuple[bytes, bytes, Reply]
 class Lane:
     """The memory of one listener, its two memos: what is answered on one is never answered on another.
 
+    A `meter` limits what each client may use, and whoever is in a lane that is `crowded` has too many connections.
+
     `heads`: head bytes, whole or trimmed, -> what was answered. `gists`: what matters of a head -> the same. With
     `trusted` it is that of the listener's trusted peers. The fields in which they name their clients belong to both
     keys, so what is remembered goes to the log with the right address.
     """
 
-    __slots__ = ("gists", "heads", "memory", "parser", "trusted")
+    __slots__ = ("crowded", "gists", "heads", "memory", "meter", "parser", "trusted")
 
-    def __init__(self, limits: Limits, trusted: Trusted | None = None) -> None:
+    def __init__(
+        self, limits: Limits, trusted: Trusted | None = None, meter: Meter | None = None, *, crowded: bool = False
+    ) -> None:
         self.heads: Memo[bytes, Remembered] = Memo()
         self.gists: Memo[Gist, Remembered] = Memo()
         heeded = frozenset[bytes]() if trusted is None else FORWARDED_FIELDS
         self.parser = RequestParser(limits.request_line, limits.header_fields, heeded)
         self.memory = self.parser.memory
         self.trusted = trusted
+        self.meter, self.crowded = meter, crowded
 
     def origin(self, request: Request) -> Forwarded:
         """What the peer says of whom it passes a request on for; nothing when it is not trusted or says nothing."""
@@ -66,26 +72,33 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of one listener: for its `trusted` peers, when there can be any, and for all others."""
+    """The lanes of one listener: for its `trusted` peers, when there can be any, for those of the others who have too
+    many connections, when a `meter` says so, and for all the rest.
+    """
 
-    __slots__ = ("_open", "_trusted", "_trusting")
+    __slots__ = ("_crowded", "_meter", "_open", "_trusted", "_trusting")
 
-    def __init__(self, limits: Limits, trusted: Trusted | None) -> None:
-        self._trusted = trusted
-        self._open = Lane(limits)
-        self._trusting = self._open if trusted is None else Lane(limits, trusted)
+    def __init__(self, limits: Limits, trusted: Trusted | None, meter: Meter | None) -> None:
+        self._trusted, self._meter = trusted, meter
+        self._open = Lane(limits, meter=meter)
+        self._crowded = self._open if meter is None else Lane(limits, meter=meter, crowded=True)
+        self._trusting = self._open if trusted is None else Lane(limits, trusted, meter)
 
     def of(self, address: str) -> Lane:
         """The lane of a peer: chosen once, when it has come."""
-        return self._trusting if self._trusted is not None and address in self._trusted else self._open
+        if self._trusted is not None and address in self._trusted:
+            return self._trusting
+        if self._meter is not None and address != UNIX and self._meter.is_crowded(accesslog.prefix(address)):
+            return self._crowded
+        return self._open
 
     def may_introduce(self, address: str) -> bool:
         """Whether a peer's PROXY header is believed: a trusted proxy's, and everybody's where nobody is named."""
         return self._trusted is None or address in self._trusted
 
     def all(self) -> set[Lane]:
-        """One, or two."""
-        return {self._open, self._trusting}
+        """One to three."""
+        return {self._open, self._trusting, self._crowded}
 
 
 class Counts:
@@ -96,6 +109,7 @@ class Counts:
         "bytes",
         "disconnects",
         "hits",
+        "limited",
         "memo_hits",
         "misses",
         "proxy_refused",
@@ -107,7 +121,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.requests = self.memo_hits = self.hits = self.misses = self.stale = 0
-        self.bytes = self.accepted = self.timeouts = self.disconnects = self.proxy_refused = 0
+        self.bytes = self.accepted = self.timeouts = self.disconnects = self.proxy_refused = self.limited = 0
         self.statuses = [0] * 6
 
 
@@ -126,10 +140,11 @@ class Service:
         answerer: Answerer,
         pool: HelperPool,
         access: bool,
+        meter: Meter | None = None,
     ) -> None:
         self.loop, self.log, self.limits = loop, log, limits
         self.sites, self.pathnames, self.chunks, self.content = sites, pathnames, chunks, content
-        self.answerer, self.pool = answerer, pool
+        self.answerer, self.pool, self.meter = answerer, pool, meter
         # After so many requests a connection is still kept, and not after the next one; 0 when draining.
         self.kept_requests = limits.keepalive_requests - 1 if limits.keepalive_requests else 1 << 62
         self.counts = Counts()

@@ -27,6 +27,7 @@ from flashpy.heritage import NEW_LOG, NEW_SPAWNER, READY, Heritage
 from flashpy.http.peers import Trusted
 from flashpy.logs import Log
 from flashpy.loop import READ, Loop
+from flashpy.meter import Meter
 from flashpy.service import Service
 from flashpy.sites import Sites
 from flashpy.store import HelperStore
@@ -75,6 +76,11 @@ def _tune_malloc() -> None:
         mallopt(_M_MXFAST, 0)
 
 
+def _meter(heritage: Heritage, loop: Loop) -> Meter | None:
+    limits = heritage.settings.limits
+    return Meter(heritage.share, limits, loop) if limits.client_connections or limits.client_requests else None
+
+
 class Worker:
     """One server process."""
 
@@ -113,6 +119,7 @@ class Worker:
             Answerer(self._pathnames, content, cache.chunk),
             self._pool,
             access=settings.log.access != "off",
+            meter=_meter(heritage, loop),
         )
         server = settings.server
         trusted = Trusted(server.trusted_proxies) if server.trusted_proxies else None
@@ -197,6 +204,7 @@ class Worker:
                 counts.timeouts,
                 counts.disconnects,
                 counts.proxy_refused,
+                counts.limited,
                 pool.jobs,
                 pool.deaths,
                 pool.write_offs,

@@ -36,7 +36,7 @@ ORDER = """
     flashpy.cache.chunks
     flashpy.cache.pathnames
 
-    flashpy.loop flashpy.pidfile flashpy.privileges flashpy.scoreboard flashpy.signals
+    flashpy.loop flashpy.pidfile flashpy.privileges flashpy.scoreboard flashpy.shares flashpy.signals
     flashpy.logs
     flashpy.config.address flashpy.config.machine flashpy.config.probe flashpy.config.source
     flashpy.config.units
@@ -46,7 +46,7 @@ ORDER = """
     flashpy.config
     flashpy.heritage
 
-    flashpy.accesslog flashpy.sites flashpy.tasks
+    flashpy.accesslog flashpy.meter flashpy.sites flashpy.tasks
     flashpy.content flashpy.helper
     flashpy.helperpool
     flashpy.answer flashpy.outgoing flashpy.store

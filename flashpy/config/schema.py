@@ -153,6 +153,16 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     # Requests on one connection; 0: no limit. Nothing leaks here that a limit would hide.
     keepalive_requests: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+    # Of one address at a time, in all workers; 0: no limit. Many people may stand behind one address.
+    client_connections: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    # Of one address in a second; 0: no limit.
+    client_requests: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    # So many at once after a pause; 0: those of a second, so that a page with its images is no offence.
+    client_burst: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    # Of a connection's reply in a second; 0: no limit.
+    rate: Annotated[int, _size(0, 1 << 40)] = 0
+    # Before that begins: pages come at once, and downloads in measure.
+    rate_after: Annotated[int, _size(0, 1 << 50)] = MIB
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
