@@ -83,7 +83,7 @@ class Field:
 
 
 class Line:
-    """A request line that is well formed: method, raw target, minor version; `quoted` for the access log."""
+    """A request line that is well formed: method, raw target, minor version (0 or 1); `quoted` for the access log."""
 
     __slots__ = ("method", "minor", "quoted", "target")
 
@@ -92,9 +92,9 @@ class Line:
         if found is None:
             raise Refusal(400, reason="malformed request line")
         self.method, self.target, major, minor = found.groups()
-        if major != b"1" or minor not in b"01":
+        if major != b"1":
             raise Refusal(505, reason="unsupported HTTP version")
-        self.minor = int(minor)
+        self.minor = min(int(minor), 1)  # 1.2 means to us what 1.1 does (RFC 9110 2.5)
         self.quoted = quote(line)
 
 
@@ -141,7 +141,7 @@ class Request:
                 forwarded.append((field.name, field.value))
             else:
                 others.append(field)
-        if host is None and line.minor:
+        if not host and (line.minor or host is not None):
             raise Refusal(400, reason="no Host")
         self.host = host or b""
         self.accept = accepted.get(b"accept")
@@ -329,7 +329,7 @@ def _heed(line: Line, fields: list[Field]) -> Special:
         elif what == _CODING:
             codings.append(value)
         elif what == _EXPECT:
-            special.expects = _expects(line, value)
+            special.expects |= _expects(line, value)
     if codings or lengths:
         special.length = _body_length(line, codings, lengths)
     return special
@@ -352,7 +352,7 @@ def _body_length(line: Line, codings: list[bytes], lengths: list[bytes]) -> int:
     if not lengths[0].isdigit():
         raise Refusal(400, reason="malformed Content-Length")
     if len(lengths[0]) > 18:
-        raise Refusal(413, reason="Content-Length too large")
+        raise Refusal(400, reason="Content-Length that 64 bits may not hold")
     return int(lengths[0])
 
 
@@ -362,11 +362,14 @@ def _check_coding(line: Line, value: bytes) -> None:
     codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]
     if codings[-1] != b"chunked" or codings.count(b"chunked") != 1:
         raise Refusal(400, reason="the last transfer coding is not chunked")
+    if b"" in codings:  # a list may have empty elements, but not every server knows it
+        raise Refusal(400, reason="an empty transfer coding")
     if len(codings) > 1:
         raise Refusal(501, reason="unknown transfer coding")
 
 
 def _expects(line: Line, value: bytes) -> bool:
-    if value.lower() != b"100-continue":
+    expected = {expectation.strip(b" \t") for expectation in value.lower().split(b",")} - {b""}
+    if expected - {b"100-continue"}:
         raise Refusal(417, reason="unknown expectation")
-    return line.minor == 1
+    return line.minor == 1 and bool(expected)
