@@ -19,7 +19,7 @@ import gunicorn_h1c
 from gunicorn_h1c import _parser_fast
 
 from flashpy.http.accesstext import quote
-from flashpy.http.framing import TCHAR
+from flashpy.http.framing import TCHAR, line_too_long
 from flashpy.http.negotiation import preference
 from flashpy.http.status import Refusal
 
@@ -228,7 +228,7 @@ class RequestParser:
         name = text.partition(b":")[0]
         if b" " in name:
             if len(text) > self._line_limit:
-                raise Refusal(414, reason="request line too long")
+                raise line_too_long(text)
             return Line(text)
         meaning = _judge(text, self._meanings)
         if meaning is None:
