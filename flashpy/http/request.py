@@ -51,6 +51,7 @@ _MEANING = dict.fromkeys(CONDITIONS, _CONDITION) | {
 }
 _FRAMING = (b"content-length", b"transfer-encoding")
 _LINE = re.compile(rb"([%b]+) ([!-~]+) HTTP/(\d)\.(\d)" % TCHAR)
+_TRANSFER_CODING = re.compile(rb"[%b]+(?:[ \t]*;.*)?" % TCHAR)
 _REMEMBERED = 4096
 _REMEMBERED_BYTES = 4 << 20  # of lines, and of what makes requests; a client can send lines of 30 KB
 _VOLATILE = 256
@@ -362,8 +363,8 @@ def _check_coding(line: Line, value: bytes) -> None:
     codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]
     if codings[-1] != b"chunked" or codings.count(b"chunked") != 1:
         raise Refusal(400, reason="the last transfer coding is not chunked")
-    if b"" in codings:  # a list may have empty elements, but not every server knows it
-        raise Refusal(400, reason="an empty transfer coding")
+    if not all(map(_TRANSFER_CODING.fullmatch, codings)):  # an empty one may be ignored, but not every server does
+        raise Refusal(400, reason="malformed Transfer-Encoding")
     if len(codings) > 1:
         raise Refusal(501, reason="unknown transfer coding")
 
