@@ -5,6 +5,7 @@ the messages that a well-behaved client never provokes. A multipart/byteranges r
 Content-Range in its head, where RFC 9110 15.3.7.2 forbids it.
 """
 
+import gzip
 import json
 import os
 import subprocess
@@ -29,6 +30,9 @@ PROVOKED = {400: "STATUS_BAD_REQUEST", 414: "STATUS_URI_TOO_LONG", 505: "STATUS_
 HTML = "<!doctype html><html lang=en><title>x</title>" + "<p>some text\n" * 300
 
 
+STYLE = "".join(f".c{number} {{ width: {number * number}px }}\n" for number in range(500))
+
+
 class Asked(NamedTuple):
     """A request for REDbot, and the status that it must find."""
 
@@ -44,6 +48,8 @@ ASKED = (
     Asked("html", 200, "GET", "/page.html", {}),
     Asked("css", 200, "GET", "/style.css", {}),
     Asked("binary", 200, "GET", "/data.bin", {}),
+    Asked("coded", 200, "GET", "/coded.css", {"Accept-Encoding": "gzip"}),
+    Asked("coded-sometimes", 200, "GET", "/coded.css", {}),
     Asked("empty", 200, "GET", "/empty.txt", {}),
     Asked("large", 200, "GET", "/large.bin", {}),
     Asked("head", 200, "HEAD", "/style.css", {}),
@@ -68,7 +74,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (root / "docs").mkdir()
     for name in ("index.html", "page.html", "docs/index.html"):
         (root / name).write_text(HTML)
-    (root / "style.css").write_text("body { color: red }\n" * 200)
+    for name in ("style.css", "coded.css"):
+        (root / name).write_text(STYLE)
+    (root / "coded.css.gz").write_bytes(gzip.compress(STYLE.encode()))
     with serving(folder, root=root) as server:
         yield server
 
