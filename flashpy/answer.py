@@ -14,7 +14,7 @@ from flashpy.http.negotiation import prefers_json
 from flashpy.http.request import KNOWN_METHODS, Request
 from flashpy.http.response import ALLOW, Reply, options, redirect
 from flashpy.http.status import Refusal
-from flashpy.http.target import Target, folder_location, parse_target
+from flashpy.http.target import Target, check_target, folder_location, parse_target
 from flashpy.sites import Site
 from flashpy_helpers.query import parse_query
 from flashpy_helpers.wire import FOLDER, IDENTITY, MISSING, NO_INDEX, REFUSED, Identity, List, Lookup
@@ -114,13 +114,12 @@ def _choose(request: Request, entry: Entry) -> Entry:
 
 def _other_method(request: Request) -> Reply:
     method = request.line.method
+    if method not in KNOWN_METHODS:
+        raise Refusal(501, close=False)
+    check_target(request.line.target, method)
     if method == b"OPTIONS":
-        if request.line.target != b"*":
-            parse_target(request.line.target, dotfiles=True)
         return options()
-    if method in KNOWN_METHODS:
-        raise Refusal(405, close=False, headers=((b"Allow", ALLOW),))
-    raise Refusal(501, close=False)
+    raise Refusal(405, close=False, headers=((b"Allow", ALLOW),))
 
 
 def _to_folder(target: Target, site: Site, method: bytes) -> Reply:

@@ -158,7 +158,7 @@ def test_a_mounts_name_is_a_folder_unless_a_file_has_it(desk: Desk) -> None:
     [("POST", 405), ("DELETE", 405), ("CONNECT", 405), ("TRACE", 405), ("NONE", 501), ("get", 501)],
 )
 def test_other_methods(desk: Desk, method: str, status: int) -> None:
-    problem = desk.refused("/a.txt", method=method)
+    problem = desk.refused("example.com:443" if method == "CONNECT" else "/a.txt", method=method)
     assert (problem.status, problem.close) == (status, False)
     assert dict(problem.headers).get(b"Allow") == (b"GET, HEAD, OPTIONS" if status == 405 else None)
 
@@ -168,6 +168,14 @@ def test_options(desk: Desk) -> None:
         reply = desk.reply(target, method="OPTIONS")
         assert (reply.status, field(reply, b"Allow")) == (204, b"GET, HEAD, OPTIONS")
     assert desk.refused("/../x", method="OPTIONS").status == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("POST", "*"), ("TRACE", "/a#b"), ("PUT", "/../a"), ("CONNECT", "/a.txt"), ("CONNECT", "x"), ("CONNECT", "x:0")],
+)
+def test_a_method_that_is_not_allowed_needs_a_target_all_the_same(desk: Desk, method: str, target: str) -> None:
+    assert desk.refused(target, method=method).status == 400
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ _CONTROL = rb"\x00-\x08\x0a-\x1f\x7f"
 _QUOTED = rb"\"(?:[^\"\\%b]|\\[^%b])*\"" % (_CONTROL, _CONTROL)
 _EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:%b)*" % _EXTENSION)
-_TRAILER = re.compile(rb"%b:[^%b]*" % (_TOKEN, _CONTROL))
+# What frames or routes a message comes too late in a trailer (RFC 9110 6.5.1); whoever sends it hopes it is heeded.
+_TOO_LATE = rb"(?!(?i:content-length|transfer-encoding|host):)"
+_TRAILER = re.compile(rb"%b%b:[^%b]*" % (_TOO_LATE, _TOKEN, _CONTROL))
 _LONGEST_LINE = 4096
 _MOST_TRAILERS = 64
 

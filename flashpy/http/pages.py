@@ -22,6 +22,7 @@ _HINTS: Final = {
     414: "The address is longer than the server accepts.",
     416: "The file does not reach that far.",
     417: "The server cannot meet this expectation.",
+    421: "This server does not answer for this address.",
     429: "Too many requests: please wait a moment.",
     431: "The request's header is larger than the server accepts.",
     500: "Something went wrong in the server.",

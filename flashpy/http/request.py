@@ -19,7 +19,7 @@ import gunicorn_h1c
 from gunicorn_h1c import _parser_fast
 
 from flashpy.http.accesstext import quote
-from flashpy.http.framing import TCHAR
+from flashpy.http.framing import TCHAR, line_too_long
 from flashpy.http.negotiation import preference
 from flashpy.http.status import Refusal
 
@@ -51,6 +51,7 @@ _MEANING = dict.fromkeys(CONDITIONS, _CONDITION) | {
 }
 _FRAMING = (b"content-length", b"transfer-encoding")
 _LINE = re.compile(rb"([%b]+) ([!-~]+) HTTP/(\d)\.(\d)" % TCHAR)
+_TRANSFER_CODING = re.compile(rb"[%b]+(?:[ \t]*;.*)?" % TCHAR)
 _REMEMBERED = 4096
 _REMEMBERED_BYTES = 4 << 20  # of lines, and of what makes requests; a client can send lines of 30 KB
 _VOLATILE = 256
@@ -83,7 +84,7 @@ class Field:
 
 
 class Line:
-    """A request line that is well formed: method, raw target, minor version; `quoted` for the access log."""
+    """A request line that is well formed: method, raw target, minor version (0 or 1); `quoted` for the access log."""
 
     __slots__ = ("method", "minor", "quoted", "target")
 
@@ -92,9 +93,9 @@ class Line:
         if found is None:
             raise Refusal(400, reason="malformed request line")
         self.method, self.target, major, minor = found.groups()
-        if major != b"1" or minor not in b"01":
+        if major != b"1":
             raise Refusal(505, reason="unsupported HTTP version")
-        self.minor = int(minor)
+        self.minor = min(int(minor), 1)  # 1.2 means to us what 1.1 does (RFC 9110 2.5)
         self.quoted = quote(line)
 
 
@@ -141,7 +142,7 @@ class Request:
                 forwarded.append((field.name, field.value))
             else:
                 others.append(field)
-        if host is None and line.minor:
+        if not host and (line.minor or host is not None):
             raise Refusal(400, reason="no Host")
         self.host = host or b""
         self.accept = accepted.get(b"accept")
@@ -228,7 +229,7 @@ class RequestParser:
         name = text.partition(b":")[0]
         if b" " in name:
             if len(text) > self._line_limit:
-                raise Refusal(414, reason="request line too long")
+                raise line_too_long(text)
             return Line(text)
         meaning = _judge(text, self._meanings)
         if meaning is None:
@@ -329,7 +330,7 @@ def _heed(line: Line, fields: list[Field]) -> Special:
         elif what == _CODING:
             codings.append(value)
         elif what == _EXPECT:
-            special.expects = _expects(line, value)
+            special.expects |= _expects(line, value)
     if codings or lengths:
         special.length = _body_length(line, codings, lengths)
     return special
@@ -352,7 +353,7 @@ def _body_length(line: Line, codings: list[bytes], lengths: list[bytes]) -> int:
     if not lengths[0].isdigit():
         raise Refusal(400, reason="malformed Content-Length")
     if len(lengths[0]) > 18:
-        raise Refusal(413, reason="Content-Length too large")
+        raise Refusal(400, reason="Content-Length that 64 bits may not hold")
     return int(lengths[0])
 
 
@@ -362,11 +363,14 @@ def _check_coding(line: Line, value: bytes) -> None:
     codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]
     if codings[-1] != b"chunked" or codings.count(b"chunked") != 1:
         raise Refusal(400, reason="the last transfer coding is not chunked")
+    if not all(map(_TRANSFER_CODING.fullmatch, codings)):  # an empty one may be ignored, but not every server does
+        raise Refusal(400, reason="malformed Transfer-Encoding")
     if len(codings) > 1:
         raise Refusal(501, reason="unknown transfer coding")
 
 
 def _expects(line: Line, value: bytes) -> bool:
-    if value.lower() != b"100-continue":
+    expected = {expectation.strip(b" \t") for expectation in value.lower().split(b",")} - {b""}
+    if expected - {b"100-continue"}:
         raise Refusal(417, reason="unknown expectation")
-    return line.minor == 1
+    return line.minor == 1 and bool(expected)

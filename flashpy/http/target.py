@@ -21,7 +21,7 @@ _SEGMENT = rb'[!"$&-\-0->@-\[\]-~][!"$&-.0->@-\[\]-~]{0,254}+'
 _QUERY = rb'[!"$-~]*+'
 _PLAIN = re.compile(rb"/((?:%b(?:/%b)*+/?)?)(?:\?(%b))?" % (_SEGMENT, _SEGMENT, _QUERY))
 
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
+_ABSOLUTE = re.compile(rb"(?i:http(s?))://([^/?#]*)(.*)", re.DOTALL)
 _VISIBLE = re.compile(rb'[!"$-~]*')
 _BAD_PATH = re.compile(rb"\\|%(?:00|2[Ff]|5[Cc]|(?![0-9A-Fa-f]{2}))")
 _ESCAPE = re.compile(rb"%(..)")
@@ -57,8 +57,9 @@ class Target(NamedTuple):
 def parse_target(raw: bytes, dotfiles: bool = False) -> Target:
     """Take a target in origin-form or absolute-form apart (RFC 9112, section 3.2).
 
-    Raises Refusal: 400 for what is not a target or tries to leave the root; 404 for names that
-    no root can hold, and for names that begin with a dot unless `dotfiles` (a path that begins with
+    Raises Refusal: 400 for what is not a target or tries to leave the root; 421 for an https URI,
+    which only a secured connection may ask for (RFC 9110, 7.4); 404 for names that no root can
+    hold, and for names that begin with a dot unless `dotfiles` (a path that begins with
     `.well-known` is allowed: RFC 8615).
     """
     plain = _PLAIN.fullmatch(raw)
@@ -73,6 +74,19 @@ def parse_target(raw: bytes, dotfiles: bool = False) -> Target:
     if folder and segments:
         segments.append(b"")
     return Target(b"/".join(segments), query if mark else None, host)
+
+
+def check_target(raw: bytes, method: bytes) -> None:
+    """Hold the target of a method that looks nothing up to the form that is the method's (RFC 9112, section 3.2).
+
+    Raises Refusal as `parse_target` does. CONNECT must name a host and a port (RFC 9110, 9.3.6).
+    """
+    if method == b"CONNECT":
+        found = _HOST.fullmatch(raw) if valid_host(raw) else None
+        if found is None or not int(found["port"] or 0):
+            raise Refusal(400, reason="CONNECT without a host and a port")
+    elif raw != b"*" or method != b"OPTIONS":
+        parse_target(raw, dotfiles=True)
 
 
 def valid_host(host: bytes) -> bool:
@@ -104,9 +118,11 @@ def _split_host(raw: bytes) -> tuple[bytes | None, bytes]:
     absolute = _ABSOLUTE.fullmatch(raw)
     if absolute is None:
         raise Refusal(400, reason="target is neither a path nor an http URI")
-    host, rest = absolute.groups()
+    secure, host, rest = absolute.groups()
     if not valid_host(host):
         raise Refusal(400, reason="bad authority in the target")
+    if secure:
+        raise Refusal(421, close=False, reason="an https URI on a connection without TLS")
     return host, rest if rest.startswith(b"/") else b"/" + rest
 
 
