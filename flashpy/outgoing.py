@@ -59,7 +59,7 @@ class Outgoing:
         self, chunks: Chunks, content: Content, pool: HelperPool, entry: Entry | None, rate: int = 0, free: int = 0
     ) -> None:
         self._chunks, self._content, self._pool = chunks, content, pool
-        self._rate, self._free, self._since = rate, free, pool.now
+        self._rate, self._free, self._since = rate, free, pool.now if rate else 0.0
         self.pause = 0.0
         self.entry = entry
         self.sent = 0
