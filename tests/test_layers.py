@@ -28,10 +28,11 @@ ORDER = """
     flashpy_helpers.__main__
 
     flashpy flashpy.http flashpy.cache
-    flashpy.http.accesstext flashpy.http.dates flashpy.http.mime
-    flashpy.http.negotiation flashpy.http.peers flashpy.http.ranges flashpy.http.status
-    flashpy.http.conditional flashpy.http.framing flashpy.http.pages flashpy.http.proxyprotocol flashpy.http.target
-    flashpy.http.body flashpy.http.forwarded flashpy.http.request flashpy.http.response
+    flashpy.http.accesstext flashpy.http.dates flashpy.http.glob flashpy.http.mime
+    flashpy.http.negotiation flashpy.http.peers flashpy.http.presets flashpy.http.ranges flashpy.http.status
+    flashpy.http.conditional flashpy.http.framing flashpy.http.navigation flashpy.http.pages
+    flashpy.http.proxyprotocol flashpy.http.target
+    flashpy.http.body flashpy.http.forwarded flashpy.http.request flashpy.http.response flashpy.http.template
     flashpy.cache.arena flashpy.cache.lru flashpy.cache.memo
     flashpy.cache.chunks
     flashpy.cache.pathnames

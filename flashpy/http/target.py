@@ -111,6 +111,18 @@ def folder_location(target: Target) -> bytes:
     return location if target.query is None else b"%b?%b" % (location, target.query)
 
 
+def is_served_path(path: bytes, dotfiles: bool) -> bool:
+    """Whether `path` is one that parse_target() could give: for paths that were made by a rule."""
+    segments = path.removesuffix(b"/").split(b"/") if path else []
+    if any(segment in (b"", b".", b"..") for segment in segments) or b"\0" in path or b"\\" in path:
+        return False
+    try:
+        _check_names(segments, dotfiles)
+    except Refusal:
+        return False
+    return True
+
+
 def _split_host(raw: bytes) -> tuple[bytes | None, bytes]:
     """The authority of an absolute-form target, and what follows it as an origin-form."""
     if raw.startswith(b"/"):
