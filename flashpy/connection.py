@@ -248,7 +248,8 @@ class Connection(Replying):
         assert request is not None
         try:
             site = self._choose_site(request)
-            answer = service.answerer.answer(request, site, service.loop.now, service.wall, in_hand)
+            secure = self.origin.scheme == b"https"
+            answer = service.answerer.answer(request, site, service.loop.now, service.wall, in_hand, secure)
         except Refusal as problem:
             self._refuse(problem)
             return

@@ -67,18 +67,20 @@ class Content:
         self._seed = seed.encode("ascii")
         self._count = count()
 
-    def reply(self, entry: Entry, site: Site, method: bytes, decision: Decision | None) -> Reply:
-        """The reply to GET or HEAD for a file; `decision` is None when no field made conditions."""
+    def reply(self, entry: Entry, site: Site, extra: bytes, method: bytes, decision: Decision | None) -> Reply:
+        """The reply to GET or HEAD for a file, with `extra` field lines; `decision` is None when no field made
+        conditions.
+        """
         if decision is None or decision.status == 200:
-            key = (site.number, method)
+            key = (site.number, extra, method)
             return cast(Reply | None, entry.prepared.get(key)) or self._whole(entry, site, key)
         if decision.status == 206:
             if len(decision.spans) == 1:
-                return self._part(entry, site, decision.spans[0])
-            return self._parts(entry, site, decision.spans)
-        return self._without_content(entry, site, decision.status)
+                return self._part(entry, site, extra, decision.spans[0])
+            return self._parts(entry, site, extra, decision.spans)
+        return self._without_content(entry, site, extra, decision.status)
 
-    def _whole(self, entry: Entry, site: Site, key: tuple[int, bytes]) -> Reply:
+    def _whole(self, entry: Entry, site: Site, key: tuple[int, bytes, bytes]) -> Reply:
         size = entry.outcome.size
         fields = (
             *_content_fields(entry, site),
@@ -86,15 +88,15 @@ class Content:
             *_validators(entry),
             (b"Accept-Ranges", b"bytes"),
         )
-        reply = Reply(200, head(200, fields, site.extra))
+        reply = Reply(200, head(200, fields, key[1]))
         reply.entry = entry
-        if key[1] == b"GET":
+        if key[2] == b"GET":
             self._fill(reply, entry, ((0, size),), size)
         if _last(reply):
             entry.prepared[key] = reply
         return reply
 
-    def _part(self, entry: Entry, site: Site, span: tuple[int, int]) -> Reply:
+    def _part(self, entry: Entry, site: Site, extra: bytes, span: tuple[int, int]) -> Reply:
         start, stop = span
         fields = (
             *_content_fields(entry, site),
@@ -102,13 +104,13 @@ class Content:
             (b"Content-Range", b"bytes %d-%d/%d" % (start, stop - 1, entry.outcome.size)),
             *_validators(entry),
         )
-        reply = Reply(206, head(206, fields, site.extra))
+        reply = Reply(206, head(206, fields, extra))
         reply.entry = entry
         self._fill(reply, entry, (span,), stop - start)
         _last(reply)
         return reply
 
-    def _parts(self, entry: Entry, site: Site, spans: tuple[tuple[int, int], ...]) -> Reply:
+    def _parts(self, entry: Entry, site: Site, extra: bytes, spans: tuple[tuple[int, int], ...]) -> Reply:
         boundary = b"%b%08x" % (self._seed, next(self._count))
         (_, media_type), *coding = _content_fields(entry, site)
         parts, closing, length = multipart(spans, entry.outcome.size, media_type, boundary)
@@ -121,32 +123,43 @@ class Content:
         segments: list[Segment] = []
         for part, start, stop in parts:
             segments += [part, (start, stop)]
-        reply = Reply(206, head(206, fields, site.extra))
+        reply = Reply(206, head(206, fields, extra))
         reply.entry = entry
         reply.stream = (*segments, closing)
         reply.length = length
         return reply
 
-    def _without_content(self, entry: Entry, site: Site, status: int) -> Reply:
+    def _without_content(self, entry: Entry, site: Site, extra: bytes, status: int) -> Reply:
         if status == 304:
-            key = (site.number, b"304")
+            key = (site.number, extra, b"304")
             reply = cast(Reply | None, entry.prepared.get(key))
             if reply is None:
-                reply = Reply(304, head(304, _validators(entry), site.extra))
+                reply = Reply(304, head(304, _validators(entry), extra))
                 reply.entry = entry
                 _last(reply)
                 entry.prepared[key] = reply
             return reply
         raise AssertionError(f"{status} is a refusal")
 
-    def missing(self, entry: Entry, method: bytes) -> Reply:
+    def missing(self, entry: Entry, extra: bytes, method: bytes) -> Reply:
         """The reply to GET or HEAD for a path where there is nothing."""
-        reply = cast(Reply | None, entry.prepared.get(method))
+        key = (extra, method)
+        reply = cast(Reply | None, entry.prepared.get(key))
         if reply is None:
-            reply = error(404, with_body=method != b"HEAD")
+            reply = error(404, (), extra, with_body=method != b"HEAD")
             reply.entry = entry
             _last(reply)
-            entry.prepared[method] = reply
+            entry.prepared[key] = reply
+        return reply
+
+    def error_page(self, status: int, entry: Entry, site: Site, extra: bytes, method: bytes) -> Reply:
+        """A file as the content of an error: it has no validators there, and is never remembered."""
+        size = entry.outcome.size
+        fields = (*_content_fields(entry, site), (b"Content-Length", b"%d" % size))
+        reply = Reply(status, head(status, fields, extra))
+        reply.entry = entry
+        if method == b"GET":
+            self._fill(reply, entry, ((0, size),), size)
         return reply
 
     def _fill(self, reply: Reply, entry: Entry, spans: tuple[tuple[int, int], ...], length: int) -> None:

@@ -1,7 +1,7 @@
 """WORKER: from Host to site, from path to root. Compiled once from the settings; no I/O.
 
-A site is its root and mounts (each a numbered root that helpers know), the field lines that go with every reply, and
-the media types. The raw bytes of Host repeat, so what they mean is remembered; an invalid Host is refused each time.
+A site is its root and mounts (each a numbered root that helpers know), its rules, and the media types. The raw bytes of
+Host repeat, so what they mean is remembered; an invalid Host is refused each time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from flashpy.config import Site as SiteSettings
 from flashpy.http.mime import compressible, content_type, extension
 from flashpy.http.status import Refusal
 from flashpy.http.target import valid_host
+from flashpy.rules import Rules
 
 _REMEMBERED = 4096
 _LONGEST = 300  # a name of 253 bytes and a port; longer ones would only take memory
@@ -23,12 +24,14 @@ class Site:
         "charset",
         "clean",
         "dotfiles",
-        "extra",
+        "error_pages",
         "listing",
         "mounts",
         "number",
         "precompressed",
         "root",
+        "rules",
+        "spa",
         "types",
     )
 
@@ -37,13 +40,13 @@ class Site:
         self.root = roots[0]
         self.dotfiles = settings.dotfiles
         self.charset = settings.charset
+        self.rules = Rules(settings)
+        self.spa = "spa" in settings.preset
+        self.error_pages = {int(status): page.encode()[1:] for status, page in settings.error_page.items()}
         self.clean = settings.clean_urls
         self.listing = settings.listing
         self.precompressed = settings.precompressed
         self.types: Mapping[str, str] = settings.types
-        self.extra = b"".join(
-            b"%b: %b\r\n" % (name.encode("ascii"), value.encode("latin-1")) for name, value in settings.headers.items()
-        )
         mounts = [(mount.at.encode()[1:], root) for mount, root in zip(settings.mount, roots[1:], strict=True)]
         self.mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
 

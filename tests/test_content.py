@@ -6,6 +6,7 @@ from flashpy.cache.chunks import Chunk, Chunks
 from flashpy.cache.pathnames import Entry
 from flashpy.config import Settings, Site
 from flashpy.content import Content, Facts
+from flashpy.http.response import Reply
 from flashpy.sites import Sites
 from flashpy_helpers.wire import Identity, Load
 
@@ -38,12 +39,17 @@ def read_in(chunks: Chunks, one: Entry, number: int = 0, length: int = 100) -> C
     return chunk
 
 
+def made(content: Content, one: Entry, site: int, method: bytes, decision: None) -> Reply:
+    extra = SITES[site].rules.ruling(one.key[1]).fields
+    return content.reply(one, SITES[site], extra, method, decision)
+
+
 def test_a_reply_is_prepared_once_for_each_site(content: Content, chunks: Chunks) -> None:
     one = entry()
     one.attach(read_in(chunks, one))
-    first = content.reply(one, SITES[0], b"GET", None)
-    assert content.reply(one, SITES[0], b"GET", None) is first
-    other = content.reply(one, SITES[1], b"GET", None)
+    first = made(content, one, 0, b"GET", None)
+    assert made(content, one, 0, b"GET", None) is first
+    other = made(content, one, 1, b"GET", None)
     assert (b"X-A: 1" in first.head, b"X-A: 1" in other.head) == (True, False)
     assert b"Content-Type: text/html; charset=utf-8\r\n" in first.head, "the type of the index file, not the folder"
     assert first.size == len(first.head) + 100
@@ -53,32 +59,32 @@ def test_a_reply_is_prepared_once_for_each_site(content: Content, chunks: Chunks
 def test_a_prepared_reply_goes_with_its_bytes(content: Content, chunks: Chunks) -> None:
     one = entry()
     one.attach(read_in(chunks, one))
-    first = content.reply(one, SITES[0], b"GET", None)
+    first = made(content, one, 0, b"GET", None)
     while chunks.reserve(TOP) is not None:
         pass
-    second = content.reply(one, SITES[0], b"GET", None)
+    second = made(content, one, 0, b"GET", None)
     assert second is not first
     assert (second.body, second.stream, second.lasting) == (b"", ((0, 100),), False)
 
 
 def test_bytes_that_came_back_are_found(content: Content, chunks: Chunks) -> None:
     one = entry()
-    assert content.reply(one, SITES[0], b"GET", None).stream == ((0, 100),)
+    assert made(content, one, 0, b"GET", None).stream == ((0, 100),)
     chunk = read_in(chunks, one)
-    reply = content.reply(one, SITES[0], b"GET", None)
+    reply = made(content, one, 0, b"GET", None)
     assert (bytes(reply.body), reply.chunk, one.chunk) == (b"x" * 100, chunk, chunk)
     chunks.forget(chunk.key)
     assert (one.chunk, one.prepared) == (None, {})
 
 
 def test_an_empty_file_needs_no_bytes(content: Content) -> None:
-    reply = content.reply(entry(0), SITES[0], b"GET", None)
+    reply = made(content, entry(0), 0, b"GET", None)
     assert (reply.stream, reply.body, reply.length, reply.lasting) == (None, b"", 0, True)
     assert b"Content-Length: 0\r\n" in reply.head
 
 
 def test_head_needs_no_bytes(content: Content) -> None:
-    reply = content.reply(entry(), SITES[0], b"HEAD", None)
+    reply = made(content, entry(), 0, b"HEAD", None)
     assert (reply.stream, reply.body, reply.lasting) == (None, b"", True)
     assert b"Content-Length: 100\r\n" in reply.head
 
@@ -87,8 +93,8 @@ def test_a_file_of_exactly_one_chunk_and_of_one_byte_more(content: Content, chun
     exact, more = entry(TOP), entry(TOP + 1)
     for one in (exact, more):
         one.attach(read_in(chunks, one, 0, TOP))
-    assert content.reply(exact, SITES[0], b"GET", None).stream is None
-    assert content.reply(more, SITES[0], b"GET", None).stream == ((0, TOP + 1),)
+    assert made(content, exact, 0, b"GET", None).stream is None
+    assert made(content, more, 0, b"GET", None).stream == ((0, TOP + 1),)
 
 
 def test_the_chunk_or_the_job_that_brings_it(content: Content, chunks: Chunks) -> None:

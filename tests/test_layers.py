@@ -42,13 +42,15 @@ ORDER = """
     flashpy.config.address flashpy.config.machine flashpy.config.probe flashpy.config.source
     flashpy.config.units
     flashpy.config.schema
-    flashpy.config.checks flashpy.config.explain flashpy.config.roots
+    flashpy.config.explain flashpy.config.roots flashpy.config.rulecheck
+    flashpy.config.checks
     flashpy.config.load flashpy.config.render
     flashpy.config
     flashpy.heritage
 
-    flashpy.accesslog flashpy.meter flashpy.sites flashpy.tasks
-    flashpy.content flashpy.helper
+    flashpy.accesslog flashpy.meter flashpy.rules flashpy.tasks
+    flashpy.helper flashpy.sites
+    flashpy.content
     flashpy.helperpool
     flashpy.answer flashpy.outgoing flashpy.store
     flashpy.service

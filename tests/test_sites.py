@@ -96,8 +96,8 @@ def test_a_mount_without_its_slash(sites: Sites) -> None:
 
 
 def test_fields_and_types(sites: Sites) -> None:
-    assert sites.all[0].extra == b"X-A: 1\r\nX-B: \xe4\r\n"
-    assert sites.all[1].extra == b""
+    assert sites.all[0].rules.ruling(b"any").fields == b"X-A: 1\r\nX-B: \xe4\r\n"
+    assert sites.all[1].rules.ruling(b"any").fields == b""
     assert sites.all[1].media_type(b"a.foo") == b"application/foo"
     assert sites.all[1].media_type(b"a.html") == b"text/html; charset=latin-1"
     assert sites.all[2].media_type(b"a.html") == b"text/html; charset=utf-8"

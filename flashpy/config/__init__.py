@@ -6,6 +6,7 @@ Workers get the finished Settings by fork. `schema` is the only home of defaults
 from flashpy.config.load import for_folder, load
 from flashpy.config.render import to_toml
 from flashpy.config.roots import check_roots
+from flashpy.config.rulecheck import cache_control
 from flashpy.config.schema import (
     Cache,
     Helpers,
@@ -13,6 +14,8 @@ from flashpy.config.schema import (
     Listen,
     Log,
     Mount,
+    Redirect,
+    Rule,
     Server,
     Settings,
     Site,
@@ -27,9 +30,12 @@ __all__ = [
     "Listen",
     "Log",
     "Mount",
+    "Redirect",
+    "Rule",
     "Server",
     "Settings",
     "Site",
+    "cache_control",
     "check_roots",
     "for_folder",
     "load",

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from flashpy import privileges
+from flashpy.config.rulecheck import check_rules
 from flashpy.config.schema import Mount, Settings, Site
 from flashpy.config.source import Key, Source
 from flashpy.config.units import format_size, format_time
@@ -24,6 +25,7 @@ OWN_FIELDS = frozenset(
         "accept-ranges",
         "allow",
         "connection",
+        "content-encoding",
         "content-length",
         "content-range",
         "content-type",
@@ -36,6 +38,7 @@ OWN_FIELDS = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "vary",
     )
 )
 
@@ -128,6 +131,9 @@ def _check_site(key: Key, site: Site, source: Source) -> None:
         if not _MEDIA.fullmatch(media):
             words = f'expected a media type such as "text/html", not {media!r}'
             raise source.error((*key, "types", extension), words)
+    for number, rule in enumerate(site.rule):
+        _check_headers((*key, "rule", number, "headers"), rule.headers, source)
+    check_rules(key, site, source)
     _check_mounts((*key, "mount"), site.mount, source)
 
 

@@ -25,6 +25,7 @@ _WORDS = {
     "access log": 'a path, "-" for standard output, or "off"',
     "error log": 'a path, or "-" for standard error',
     "listen": f"addresses: {FORMS}",
+    "texts": "a text in quotes, or several in brackets",
     "bool": "true or false",
     "str": "a text in quotes",
 }

@@ -126,6 +126,7 @@ class _Reader:
             "hosts": lambda key, value: self._texts(key, value, parse_host),
             "proxies": lambda key, value: self._texts(key, value, parse_proxy),
             "types": self._types,
+            "texts": lambda _, value: [value] if isinstance(value, str) else value,
         }
 
     def table(self, key: Key, value: Any, struct: type[msgspec.Struct]) -> Table:

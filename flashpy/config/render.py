@@ -25,6 +25,8 @@ def _table(name: str, table: msgspec.Struct) -> Iterator[str]:
     later = []
     for key, kind in fields_of(type(table)).items():
         value = getattr(table, key)
+        if value is None and kind.table is not None:
+            continue
         if _has_header(kind):
             later.append((f"{name}.{key}" if name else key, value))
         else:

@@ -180,6 +180,30 @@ class Mount(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     root: Annotated[str, _unit("path")]
 
 
+class Redirect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`redirect` of a rule."""
+
+    to: str
+    # Browsers keep permanent ones: a mistake could not be taken back.
+    status: Literal[301, 302, 303, 307, 308] = 302
+
+
+class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[[site.rule]]: what some paths of the site get; all that match apply, in order."""
+
+    match: Annotated[tuple[str, ...], _unit("texts")]
+    # "" takes a field of the site away.
+    headers: dict[str, str] = {}
+    # "immutable", "no-cache", "no-store" or a time; "": nothing is said.
+    cache: str = ""
+    redirect: Redirect | None = None
+    # Another path of the site; "": none.
+    rewrite: str = ""
+    deny: bool = False
+    # Origins that may read replies, or "*".
+    cors: Annotated[tuple[str, ...], _unit("texts")] = ()
+
+
 class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[[site]]: a folder and how it is served; the first one is the default."""
 
@@ -203,6 +227,11 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     charset: str = "utf-8"
     # Extension without its dot, lower-case -> media type, before our own table.
     types: Annotated[dict[str, str], _unit("types")] = {}
+    # Bundles of rules for common needs; a rule of the site's own is stronger.
+    preset: tuple[Literal["spa", "hashed-assets", "secure-headers"], ...] = ()
+    # Status -> path of the site.
+    error_page: dict[str, str] = {}
+    rule: tuple[Rule, ...] = ()
     mount: tuple[Mount, ...] = ()
 
 

@@ -48,6 +48,8 @@ _MEANING = dict.fromkeys(CONDITIONS, _CONDITION) | {
     b"user-agent": _AGENT,
     b"accept": _ACCEPT,
     b"accept-encoding": _ACCEPT,
+    b"origin": _ACCEPT,
+    b"sec-fetch-mode": _ACCEPT,
 }
 _FRAMING = (b"content-length", b"transfer-encoding")
 _LINE = re.compile(rb"([%b]+) ([!-~]+) HTTP/(\d)\.(\d)" % TCHAR)
@@ -109,13 +111,13 @@ class Request:
     """One request head, with the fields that a file server heeds. Never changed: equal heads share one.
 
     `keeps`: the client wants the connection to stay open. `special` is None when nothing but the request line and Host
-    bears on the content of the reply. `codings` are those that the client takes, best first, `accept` is its Accept or
-    None. `forwarded` are the fields with which proxies speak of the client, where they are heeded: names in lower case
-    and values, None when there are none. `referer` and `agent` are as the access log wants them. `weight` is about what
-    it takes of memory, in bytes.
+    bears on the content of the reply. `codings` are those that the client takes, best first. `wishes` are Accept,
+    Origin and Sec-Fetch-Mode, by name in lower case. `forwarded` are the fields with which proxies speak of the client,
+    where they are heeded: names in lower case and values, None when there are none. `referer` and `agent` are as the
+    access log wants them. `weight` is about what it takes of memory, in bytes.
     """
 
-    __slots__ = ("accept", "agent", "codings", "forwarded", "host", "keeps", "line", "referer", "special", "weight")
+    __slots__ = ("agent", "codings", "forwarded", "host", "keeps", "line", "referer", "special", "weight", "wishes")
 
     def __init__(self, line: Line, fields: Iterable[Field]) -> None:
         self.line = line
@@ -145,7 +147,7 @@ class Request:
         if not host and (line.minor or host is not None):
             raise Refusal(400, reason="no Host")
         self.host = host or b""
-        self.accept = accepted.get(b"accept")
+        self.wishes = accepted
         self.codings = preference(accepted.get(b"accept-encoding"))
         # Close is stronger than keep-alive, which only an HTTP/1.0 client needs to say (RFC 9112 9.3).
         self.keeps = line.minor == 1 if not options else options == _SAYS_KEEP

@@ -96,10 +96,10 @@ def last_fields(date: bytes) -> tuple[bytes, bytes, bytes]:
 
 def refusal(problem: Refusal, *, with_body: bool) -> Reply:
     """The error page of a Refusal, as HEAD or any other method gets it."""
-    return error(problem.status, problem.headers, with_body=with_body)
+    return error(problem.status, problem.headers, problem.extra, with_body=with_body)
 
 
-def error(status: int, fields: Fields = (), *, with_body: bool) -> Reply:
+def error(status: int, fields: Fields = (), extra: bytes = b"", *, with_body: bool) -> Reply:
     """A small HTML page that says what went wrong."""
     text = page(status)
     described = (
@@ -107,7 +107,7 @@ def error(status: int, fields: Fields = (), *, with_body: bool) -> Reply:
         (b"Content-Length", b"%d" % len(text)),
         *fields,
     )
-    return Reply(status, head(status, described), text if with_body else b"")
+    return Reply(status, head(status, described, extra), text if with_body else b"")
 
 
 def redirect(status: int, location: bytes, extra: bytes, *, with_body: bool) -> Reply:
@@ -121,6 +121,6 @@ def redirect(status: int, location: bytes, extra: bytes, *, with_body: bool) -> 
     return Reply(status, head(status, fields, extra), text if with_body else b"")
 
 
-def options() -> Reply:
+def options(extra: bytes = b"") -> Reply:
     """What a client may do here (RFC 9110 9.3.7)."""
-    return Reply(204, head(204, ((b"Allow", ALLOW),)))
+    return Reply(204, head(204, ((b"Allow", ALLOW),), extra))

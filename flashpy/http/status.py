@@ -66,10 +66,11 @@ class Refusal(Exception):
 
     `close` tells whether the connection ends with the reply, which it must whenever the end of
     the request is not known for certain. `headers` are added to the reply (Allow, Retry-After,
-    Content-Range). `reason` is for the log only and never sent.
+    Content-Range), and `extra`, ready field lines of the path. `reason` is for the log only and
+    never sent.
     """
 
-    __slots__ = ("close", "headers", "reason", "status")
+    __slots__ = ("close", "extra", "headers", "reason", "status")
 
     def __init__(self, status: int, close: bool = True, headers: Fields = (), reason: str = "") -> None:
         super().__init__(status, close, headers, reason)
@@ -77,6 +78,7 @@ class Refusal(Exception):
         self.close = close
         self.headers = headers
         self.reason = reason
+        self.extra = b""
 
     def __str__(self) -> str:
         return f"{self.status} {self.reason or REASONS.get(self.status, '')}".rstrip()
