@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from loadtests.workloads import RULES
+
 HERE = Path(__file__).resolve().parent
 READY = "flashpy: listening on http://"
 START_SECONDS = 20
@@ -135,6 +137,11 @@ def nginx_config(rival: Rival, folder: Path, root: Path, port: int) -> str:
         "NOPUSH": "on" if rival.nopush else "off",
         "MODULES": f"load_module {BROTLI};" if BROTLI.exists() else "",
         "CODINGS": "gzip_static on;" + (" brotli_static on;" if BROTLI.exists() else ""),
+        "RULES": "\n            ".join(
+            f"location ~ ^/ruled/{number}/[^/]*[.]html$ "
+            f"{{ add_header X-Rule {number}; add_header Cache-Control max-age=60; }}"
+            for number in range(RULES)
+        ),
         "AIO": "aio threads;" if rival.threads else "",
         "LISTEN": f"127.0.0.1:{port}",
         "ROOT": str(root),
@@ -148,7 +155,11 @@ def nginx_config(rival: Rival, folder: Path, root: Path, port: int) -> str:
 def flashpy_config(rival: Rival, folder: Path, root: Path) -> str:
     """The configuration that flashpy is measured with: its defaults, and room for the files."""
     user = f'user = "{NOBODY}"\ngroup = "{_group()}"' if os.geteuid() == 0 else ""
-    return FLASHPY_CONFIG.substitute(user=user, memory=rival.memory, folder=folder, root=root)
+    rules = "".join(
+        f'[[site.rule]]\nmatch = "/ruled/{number}/*.html"\ncache = "60s"\nheaders = {{ X-Rule = "{number}" }}\n'
+        for number in range(RULES)
+    )
+    return FLASHPY_CONFIG.substitute(user=user, memory=rival.memory, folder=folder, root=root) + rules
 
 
 @contextmanager

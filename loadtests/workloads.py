@@ -43,6 +43,8 @@ class Workload:
 
 MTIME = 1_700_000_000
 """Of every file, in seconds: so a condition on it holds for all rivals alike."""
+RULES = 50
+"""For the paths below /ruled/; the last one matches."""
 RANGE_START, RANGE_STOP = 1000, 2024
 
 BROWSER_GZIP = (("Accept-Encoding", "gzip, deflate"),)
@@ -60,6 +62,7 @@ WORKLOADS = (
     Workload("br", "3 KiB, brotli sibling", "/text.css", 3072, 0.8, 0.8, fields=BROWSER_BR, sibling=".br"),
     Workload("304", "not modified", "/10k.html", 10240, 0.8, 0.8, fields=UNCHANGED, status=304),
     Workload("range", "1 KiB of 100 KiB", "/100k.html", 102400, 0.8, 0.8, fields=RANGE, status=206),
+    Workload("rules", "1 KiB, a site of 50 rules", f"/ruled/{RULES - 1}/1k.html", 1024, 0.8, 0.8),
     Workload("404", "nothing there", "/none.html", 0, 0.8, 0.8, status=404),
 )
 
