@@ -88,7 +88,7 @@ class Answerer:
         key = site.locate(path)
         entry = self._known(key, in_hand, asked.now)
         if entry is None and in_hand is not None:  # it waited for the page of an error, so there was nothing here
-            return self._nothing(asked, Entry(key, key[1], MISSING), in_hand)
+            return self._nothing(asked, None, in_hand)
         if entry is None:
             if site.mounts and site.is_mount_without_slash(path):
                 return _to_folder(asked)
@@ -122,7 +122,7 @@ class Answerer:
             return self._listing(asked, entry)
         raise Refusal(403, close=False, reason=_REASON[entry.outcome])
 
-    def _nothing(self, asked: Asked, entry: Entry, in_hand: Entry | None) -> Reply | Wanted:
+    def _nothing(self, asked: Asked, entry: Entry | None, in_hand: Entry | None) -> Reply | Wanted:
         """Nothing is there: a page of an application that knows its own paths, or 404."""
         site, request = asked.site, asked.request
         if site.spa and self._is_navigation(asked):
@@ -131,7 +131,7 @@ class Answerer:
                 return page
             if page is not None:
                 return _passing(self._file(asked, _choose(request, page)))
-        if 404 in site.error_pages:
+        if entry is None or 404 in site.error_pages:
             raise Refusal(404, close=False)
         return self._content.missing(entry, asked.extra(error=True), request.line.method)
 

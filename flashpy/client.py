@@ -63,6 +63,7 @@ class Client:
         "_sock",
         "_tries",
         "_waiter",
+        "_waits",
         "_watched",
         "address",
         "origin",
@@ -100,7 +101,7 @@ class Client:
         self._waiter: Waiter | None = None
         self._body: Body | None = None
         self._kind = KEEP
-        self._tries = 0
+        self._tries = self._waits = 0
         self._lingered = self._blanks = 0
 
     # Whose request it is

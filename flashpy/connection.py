@@ -31,6 +31,9 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BLANK_LINES = 8
 # A longer head is not worth its place in the memo: its client will mostly send another one.
 MEMO_HEAD = 4096
+# A path, an index in its place and the page of an error are three. When a cache is so small that it cannot keep what
+# was found for the one until the other is there, a request could wait for them in turn for ever.
+WAITS = 8
 
 
 class Connection(Replying):
@@ -189,7 +192,7 @@ class Connection(Replying):
         self._request, self._familiar = parser.request(self._gist)
         self.origin = self._lane.origin(self._request)
         self.served += 1
-        self._tries = self._blanks = 0
+        self._tries = self._waits = self._blanks = 0
         if self._lane.meter is not None:
             self._admit(self._request)
         special = self._request.special
@@ -275,6 +278,10 @@ class Connection(Replying):
 
     def _want(self, wanted: Wanted) -> None:
         self._service.counts.misses += 1
+        self._waits += 1
+        if self._waits > WAITS:
+            self._refuse(Refusal(503, close=False, headers=((b"Retry-After", b"1"),), reason="no end of waiting"))
+            return
         try:
             self._waiter = self._service.pool.want(wanted.job, self._resume)
         except QueueFull:

@@ -3,17 +3,19 @@
 Asked once for each connection and request, and only where a limit is set: without one there is no meter. A remembered
 reply is looked up through the meter then, so what is answered from memory counts like everything else.
 
-A client is known by the prefix of its log lines, which a remembered head of a proxy has as well. Nobody (b"") is never
-limited: so is a trusted proxy that does not say whose a request is.
+A client is known by the prefix of its log lines, which a remembered head of a proxy has as well. Who has no address is
+never limited: a trusted proxy that does not say whose a request is (b""), and the peer on a unix socket.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from flashpy.config import Limits
+from flashpy.http.peers import UNIX
 from flashpy.loop import Loop
 from flashpy.shares import Share, place_of
 
+_LOCAL = UNIX.encode()
 Find = Callable[[bytes], Any]
 
 
@@ -48,7 +50,7 @@ class Meter:
 
     def wait(self, prefix: bytes) -> float:
         """Count a request: 0.0, or how long (seconds) the client has to wait, and the request is not counted."""
-        if not self._seconds or not prefix:
+        if not self._seconds or not prefix or prefix.startswith(_LOCAL):
             return 0.0
         place, now = place_of(prefix), self._loop.now
         full_at = max(now, self._share.full_at[place])

@@ -155,6 +155,13 @@ def test_the_client_behind_a_proxy_is_meant(start_server: StartServer, docroot: 
         assert statuses(proxy, 20) == [200] * 20, "what the proxy asks for itself"
 
 
+def test_nobody_is_limited_as_a_unix_socket(start_server: StartServer, docroot: Path) -> None:
+    listen = f'[server]\nlisten = ["unix:{docroot.parent}/s"]\n'
+    server = start_server(listen + "[limits]\nclient_requests = 1\nclient_connections = 1\n", root=docroot)
+    with server.connect() as one, server.connect() as two:
+        assert statuses(one, 10) == statuses(two, 10) == [200] * 10
+
+
 def test_limits_outlive_a_reload(start_server: StartServer, docroot: Path) -> None:
     server = start_server("[limits]\nclient_requests = 1\nclient_burst = 30\n", root=docroot)
     with server.connect() as client:

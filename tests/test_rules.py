@@ -251,3 +251,15 @@ def test_pages_for_errors(start_server: StartServer, site: Path) -> None:
         assert client.read_reply(head=True).headers["content-length"] == str(len("lost page"))
         (site / "lost.html").unlink()
         wait_until(lambda: b"There is nothing" in client.request("/none").body)
+
+
+def test_a_cache_too_small_for_all_that_a_reply_needs(start_server: StartServer, site: Path) -> None:
+    """What is missing takes the place of what was missing before: no request may wait for ever."""
+    (site / "index.html").unlink()
+    text = 'preset = ["spa"]\nerror_page = { 404 = "/gone.html" }\n'
+    server = start_server("[cache]\npaths = 4\n[[site]]\n" + text, root=site)
+    with server.connect() as client:
+        for number in range(5):
+            assert client.request(f"/users/{number}", PAGE).status in (404, 503)
+    server.stop()
+    assert server.counters()["misses"] < 60
