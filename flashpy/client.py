@@ -32,8 +32,9 @@ class Client:
     """A client's connection, from accept to close.
 
     `_buffer` is what has come and was not taken yet. Of the request under way are `_head`, `_gist` and `_request`; it
-    is `_familiar` when its like came before, and only then its reply is remembered. Of its reply are `_reply`, the
-    `_kind` of its last fields and `_outgoing`, what is left of it. `_since` (monotonic seconds) is the last progress.
+    is `_familiar` when its like came before, and only then its reply is remembered; so often it has waited (`_waits`).
+    Of its reply are `_reply`, the `_kind` of its last fields and `_outgoing`, what is left of it. `_since` (monotonic
+    seconds) is the last progress.
 
     `address` and `prefix` (of its log lines) are the peer's, which may be a proxy. What a trusted proxy says of the
     request under way is its `origin`: the client's address, and scheme and host as that client used them. It holds as
