@@ -89,9 +89,9 @@ class Answerer:
         entry = self._known(key, in_hand, asked.now)
         if entry is None and in_hand is not None:  # it waited for the page of an error, so there was nothing here
             return self._nothing(asked, None, in_hand)
+        if (entry is None or entry.outcome == MISSING) and site.mounts and site.is_mount_without_slash(path):
+            return _to_folder(asked)
         if entry is None:
-            if site.mounts and site.is_mount_without_slash(path):
-                return _to_folder(asked)
             return Wanted(self._lookup(asked.request, site, key, self._pathnames.get(key)))
         if entry.original is not None:  # a listing that it waited for
             return self._file(asked, entry)
@@ -175,10 +175,13 @@ class Answerer:
         site, target = asked.site, asked.target
         as_json = site.listing == "json" or prefers_json(asked.request.wishes.get(b"accept"))
         query = parse_query(target.query)
+        for known in folder.variants.values():  # of any form or order: a page too high is the last one, asked for once
+            query = query._replace(page=min(query.page, known.facts.pages))
+            break
         page = folder.variants.get((target.path, query, as_json))
         if page is None or page.chunk is None or not self._pathnames.usable(page, asked.now):
             root, path = folder.key
-            return Wanted(List(0, root, path, target.path, query, as_json, site.dotfiles, 0, self._room))
+            return Wanted(List(0, root, path, target.path, query, as_json, 0, self._room))
         return self._file(asked, page)
 
     def _file(self, asked: Asked, entry: Entry) -> Reply:

@@ -43,17 +43,17 @@ class Facts:
 
 
 class ListingFacts:
-    """What is said of a listing: its tag is a digest of it; `kind` is its Content-Type, `fields` are its own."""
+    """What is said of a listing: its tag is a digest of it, `kind` its Content-Type. Its folder has so many `pages`."""
 
-    __slots__ = ("etag", "kind", "mtime", "validators")
+    __slots__ = ("etag", "kind", "mtime", "pages", "validators")
 
-    def __init__(self, digest: bytes, policy: bytes, *, as_json: bool) -> None:
+    def __init__(self, digest: bytes, policy: bytes, pages: int, *, as_json: bool) -> None:
+        self.pages = pages
         self.etag = b'"%b"' % digest.hex().encode("ascii")
         self.mtime = None
         self.kind = b"application/json" if as_json else b"text/html; charset=utf-8"
         self.validators: Fields = (
             (b"ETag", self.etag),
-            (b"Vary", b"Accept"),
             *(() if as_json else ((b"Content-Security-Policy", policy),)),
         )
 
@@ -214,5 +214,7 @@ def _validators(entry: Entry) -> Fields:
 
 
 def vary(entry: Entry) -> Fields:
-    """For every reply that could be another with another Accept-Encoding (RFC 9110 12.5.5), whatever its status."""
+    """For every reply that could be another with another Accept-Encoding, or of a listing Accept (RFC 9110 12.5.5)."""
+    if isinstance(entry.facts, ListingFacts):
+        return ((b"Vary", b"Accept"),)
     return (VARY,) if entry.source.siblings else ()

@@ -56,4 +56,5 @@ def rooted(settings: Settings) -> Iterator[wire.Root]:
         index = tuple(map(os.fsencode, site.index))
         for folder in (site.root, *(mount.root for mount in site.mount)):
             policy = _POLICIES[site.symlinks]
-            yield wire.Root(os.fsencode(folder), index, policy, site.clean_urls, site.listing != "off")
+            ways = (site.clean_urls, site.listing != "off", site.dotfiles, site.precompressed)
+            yield wire.Root(os.fsencode(folder), index, policy, *ways)

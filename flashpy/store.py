@@ -124,16 +124,20 @@ class HelperStore:
         return entry
 
     def _settle_list(self, job: wire.List, answer: wire.Answer, block: int | None, handed: float) -> Any:
-        """The listing; None (ask again) when the folder is no longer known."""
-        folder = self._pathnames.get((job.root, job.path))
-        if not isinstance(answer, wire.Listed) or folder is None or folder.facts is None:
+        """The listing, of the folder's entry; when that is no longer known it serves those who wait and nobody else."""
+        if not isinstance(answer, wire.Listed):
             self._drop(block)
-            return self._trouble(job, answer) if isinstance(answer, wire.Failure) else None
+            return self._trouble(job, answer) if isinstance(answer, wire.Failure) else _TROUBLE[wire.MOVING]
+        folder = self._pathnames.get((job.root, job.path))
         # A version that no file has: the device number of all ones is none.
         version = wire.Identity(_NO_DEVICE, next(self._listings), answer.filled, 0, 0)
         chunk = self._keep((version, 0), block, answer.filled)
-        facts = ListingFacts(answer.digest, answer.policy, as_json=job.as_json)
-        page = self._pathnames.add_listing(folder, (job.at, job.query, job.as_json), version, facts, handed)
+        facts = ListingFacts(answer.digest, answer.policy, answer.pages, as_json=job.as_json)
+        if folder is not None and folder.facts is not None:
+            page = self._pathnames.add_listing(folder, (job.at, job.query, job.as_json), version, facts, handed)
+        else:
+            page = Entry((job.root, job.path), job.path, version, facts)
+            page.original = Entry(page.key, job.path, wire.NO_INDEX)
         if chunk is not None:
             page.attach(chunk)
         return page

@@ -75,7 +75,7 @@ class Task:
 def task_of(job: wire.Lookup | wire.Load | wire.List) -> Task:
     """A new task; its key is what makes two jobs identical."""
     if isinstance(job, wire.List):
-        return Task((job.root, job.path, job.at, job.query, job.as_json, job.dotfiles), job, job.room)
+        return Task((job.root, job.path, job.at, job.query, job.as_json), job, job.room)
     if isinstance(job, wire.Lookup):
         return Task((job.root, job.path), job, job.room)
     return Task((job.root, job.path, job.identity, job.start), job, job.length)

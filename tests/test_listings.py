@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.server import Client, Server, wait_until
+from tests.web import head
 
 QUICK = '[cache]\nrevalidate = "0.1s"\nmax_stale = "1s"\n'
 AS_JSON = {"Accept": "application/json"}
@@ -131,3 +133,74 @@ def test_clean_addresses(start_server: StartServer, docroot: Path) -> None:
     assert server.get("/about/").status == 404
     assert server.get("/a.txt").status == 200
     assert server.get("/none").status == 404
+
+
+def two_sites(root: Path, one: str, two: str) -> str:
+    """Two sites with one root: hosts a and b."""
+    long = '[cache]\nrevalidate = "60s"\nmax_stale = "120s"\n'
+    return long + "".join(
+        f'[[site]]\nhosts = ["{host}"]\nroot = "{root}"\n{text}\n' for host, text in (("a", one), ("b", two))
+    )
+
+
+def test_two_sites_of_one_root_know_nothing_of_each_other(
+    start_server: StartServer, docroot: Path, folder: Path
+) -> None:
+    shown, hidden = 'listing = "json"\ndotfiles = true', 'listing = "json"\nprecompressed = false'
+    other = f'\n[[site.mount]]\nat = "/files/a.txt/"\nroot = "{folder}"'
+    (docroot / "a.css").write_bytes(b"css")
+    (docroot / "a.css.gz").write_bytes(b"zipped")
+    server = start_server(two_sites(docroot, shown, hidden + other))
+    for _ in range(3):
+        assert ".secret" in names(json.loads(server.get("/files/", {"Host": "a"}).body))
+        assert ".secret" not in names(json.loads(server.get("/files/", {"Host": "b"}).body))
+        assert server.get("/a.css", {"Host": "a", "Accept-Encoding": "gzip"}).body == b"zipped"
+        plain = server.get("/a.css", {"Host": "b", "Accept-Encoding": "gzip"})
+        assert (plain.body, plain.headers.get("vary")) == (b"css", None)
+
+
+def test_a_mount_beside_what_is_missing(start_server: StartServer, docroot: Path, folder: Path) -> None:
+    mount = f'[[site.mount]]\nat = "/dl/"\nroot = "{folder}"'
+    server = start_server(two_sites(docroot, "", mount))
+    assert server.get("/dl", {"Host": "a"}).status == 404
+    assert server.get("/dl", {"Host": "b"}).status == 301
+
+
+def test_a_folder_a_thousand_folders_deep(start_server: StartServer, docroot: Path) -> None:
+    here = os.open(docroot, os.O_RDONLY)
+    for _ in range(1000):
+        os.mkdir("a", dir_fd=here)
+        inner = os.open("a", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    server = start_server('[cache]\nchunk = "64KiB"\n[[site]]\nlisting = "html"\n', root=docroot)
+    reply = server.get("/" + "a/" * 1000)
+    assert (reply.status, reply.body.count(b"<bdi>a</bdi>")) == (200, 21)
+
+
+def test_more_folders_at_a_time_than_are_remembered(start_server: StartServer, docroot: Path) -> None:
+    for number in range(40):
+        (docroot / f"d{number}").mkdir()
+        for name in range(100):
+            (docroot / f"d{number}" / f"n{name}").touch()
+    server = start_server('[cache]\npaths = 16\n[[site]]\nlisting = "json"\n', root=docroot)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(40)]
+        for number, client in enumerate(clients):
+            client.send(head(f"/d{number}/"))
+        for client in clients:
+            reply = client.read_reply()
+            assert (reply.status, json.loads(reply.body)["total"]) == (200, 100)
+    server.stop()
+    assert server.counters()["helper_jobs"] < 200
+
+
+def test_pages_that_are_not_there_are_the_last_one(server: Server) -> None:
+    with server.connect() as client:
+        for page in range(1, 200):
+            assert client.request(f"/files/?page={page}").status == 200
+        refused = client.request("/files/", {"If-Match": '"other"'})
+        assert (refused.status, refused.headers["vary"]) == (412, "Accept")
+    server.stop()
+    assert server.counters()["helper_jobs"] < 30

@@ -24,11 +24,11 @@ jobs = (
     | st.builds(wire.Lookup, u64, u32, paths, u64, u64, identities, orders, siblings)
     | st.builds(wire.Load, u64, u32, paths, identities, u64, u64, u64)
     | st.builds(wire.Check, u64, u32, expected)
-    | st.builds(wire.List, u64, u32, paths, paths, queries, st.booleans(), st.booleans(), u64, u64)
+    | st.builds(wire.List, u64, u32, paths, paths, queries, st.booleans(), u64, u64)
 )
 answers = (
     st.builds(wire.Folder, u64, identities)
-    | st.builds(wire.Listed, u64, u64, st.binary(min_size=16, max_size=16), paths)
+    | st.builds(wire.Listed, u64, u64, u32, st.binary(min_size=16, max_size=16), paths)
     | st.builds(wire.Hello, u16, u32)
     | st.builds(wire.Found, u64, identities, paths, u64, codings, siblings, st.binary(max_size=3))
     | st.builds(wire.Unchanged, u64)
@@ -41,8 +41,7 @@ roots = st.builds(
     paths,
     st.lists(paths, max_size=5).map(tuple),
     st.integers(wire.INSIDE, wire.FOLLOW),
-    st.booleans(),
-    st.booleans(),
+    *[st.booleans()] * 4,
 )
 SOME = wire.Identity(1, 2, 3, 4, 5)
 SIBLINGS = tuple((coding, SOME) for coding in (wire.BR, wire.ZSTD, wire.GZIP))

@@ -22,6 +22,7 @@ _PICTURES: Final = {
     0x7F: 0x2421,
     **dict.fromkeys((*range(0x80, 0xA0), 0x2028, 0x2029), 0xFFFD),
 }
+_CRUMBS = 20  # as many folders above are named and linked
 _UNITS: Final = ("kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _HEADS: Final = (("name", "Name", "n"), ("size", "Size", "s"), ("time", "Modified (UTC)", "t"))
 
@@ -69,10 +70,11 @@ def _shown(name: bytes) -> str:
 
 
 def _crumbs(segments: list[bytes]) -> str:
-    """The way from the root to here; the last step is here and no link."""
+    """The way from the root to here; the last step is here and no link. Of a long way the end."""
     names = ["Home", *(f"<bdi>{_shown(segment)}</bdi>" for segment in segments)]
     last = len(segments)
     links = [f'<a href="{"../" * (last - step)}">{name}</a>' for step, name in enumerate(names[:-1])]
+    links[1:-_CRUMBS] = ["\N{HORIZONTAL ELLIPSIS}"] if len(links) > _CRUMBS + 1 else links[1:-_CRUMBS]
     return "<i>/</i>".join([*links, f'<span aria-current="page">{names[-1]}</span>'])
 
 

@@ -278,14 +278,15 @@ def _load(job: Load, root: Root, room: memoryview) -> Answer:
 def _list(job: List, root: Root, room: memoryview) -> Answer:
     with open_tree(root) as tree, tree.folder(job.path) as fd:
         folder = listing.scan(
-            fd, tree.fd, job.path, dotfiles=job.dotfiles, symlinks=root.symlinks, most=_LONGEST_LISTING
+            fd, tree.fd, job.path, dotfiles=root.dotfiles, symlinks=root.symlinks, most=_LONGEST_LISTING
         )
     make = listing.json if job.as_json else listingpage.html
     per_page = listing.that_fit(folder, job.at, len(room))
     page = make(folder, at=job.at, query=job.query, per_page=per_page)
     room[: len(page)] = page
+    pages = listing.page_of(folder, job.query, per_page).of
     digest = hashlib.blake2b(page, digest_size=16).digest()
-    return wire.Listed(job.id, len(page), digest, listingpage.POLICY)
+    return wire.Listed(job.id, len(page), pages, digest, listingpage.POLICY)
 
 
 def _check(job: Check, root: Root) -> Answer:

@@ -52,6 +52,10 @@ class Root(NamedTuple):
     """Whether ``about`` may also mean ``about.html``."""
     listed: bool = False
     """Whether a folder without index file is answered with its version, for a listing of it."""
+    dotfiles: bool = False
+    """Whether hidden names are in a listing."""
+    precompressed: bool = False
+    """Whether siblings are looked for: what is known of a path is of one way to serve it only."""
 
 
 class Identity(NamedTuple):
@@ -114,7 +118,7 @@ class Check(NamedTuple):
 class List(NamedTuple):
     """Write a listing of the folder ``path`` to ``offset``, at most ``room`` bytes.
 
-    ``at`` is the folder's decoded URL path; ``dotfiles`` says whether hidden names are in it.
+    ``at`` is the folder's decoded URL path.
     """
 
     id: int
@@ -123,7 +127,6 @@ class List(NamedTuple):
     at: bytes
     query: Query
     as_json: bool
-    dotfiles: bool
     offset: int
     room: int
 
@@ -179,10 +182,13 @@ class Folder(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A listing is written: its length in bytes, a digest of it, and the policy that its page needs."""
+    """A listing is written: its length in bytes, how many pages the folder has, a digest of it, and the policy that its
+    page needs.
+    """
 
     id: int
     filled: int
+    pages: int
     digest: bytes
     policy: bytes
 
@@ -216,15 +222,15 @@ _check = struct.Struct("<BQI")
 _item = struct.Struct("<HB")
 _count = struct.Struct("<B")
 _sibling = struct.Struct("<B" + _FILE)
-_list = struct.Struct("<BQIQQB?I??H")
-_root = struct.Struct("<BBHB??")
+_list = struct.Struct("<BQIQQB?I?H")
+_root = struct.Struct("<BBHB????")
 _name = struct.Struct("<H")
 _hello = struct.Struct("<BHI")
 _found = struct.Struct("<BQQBB" + _FILE)
 _head = struct.Struct("<BQ")
 _loaded = struct.Struct("<BQQ")
 _folder = struct.Struct("<BQ" + _FILE)
-_listed = struct.Struct("<BQQ16s")
+_listed = struct.Struct("<BQQI16s")
 _failure = struct.Struct("<BQBI")
 
 _SECOND = 1_000_000_000
@@ -248,9 +254,9 @@ def pack_job(job: Job) -> bytes:
                 return _load.pack(_Kind.LOAD, id, root, start, length, offset, *facts) + path
             case Check(id, root, expected):
                 return _pack_check(id, root, expected)
-            case List(id, root, path, at, query, as_json, dotfiles, offset, room):
+            case List(id, root, path, at, query, as_json, offset, room):
                 asked = SORTS.index(query.sort), query.descending, query.page
-                return _list.pack(_Kind.LIST, id, root, offset, room, *asked, as_json, dotfiles, len(at)) + at + path
+                return _list.pack(_Kind.LIST, id, root, offset, room, *asked, as_json, len(at)) + at + path
     except struct.error as error:
         raise WireError(f"{type(job).__name__}: {error}") from None
     raise WireError(f"not a job: {type(job).__name__}")
@@ -303,8 +309,8 @@ def pack_answer(answer: Answer) -> bytes:
                 return _head.pack(_Kind.CHANGED, id) + tail
             case Folder(id, identity):
                 return _folder.pack(_Kind.FOLDER, id, *_split(identity))
-            case Listed(id, filled, digest, policy):
-                return _listed.pack(_Kind.LISTED, id, filled, digest) + policy
+            case Listed(id, filled, pages, digest, policy):
+                return _listed.pack(_Kind.LISTED, id, filled, pages, digest) + policy
             case Failure(id, verdict, errno):
                 return _failure.pack(_Kind.FAILURE, id, _verdict(verdict), errno)
             case Hello(version, pid):
@@ -335,8 +341,8 @@ def unpack_answer(record: bytes) -> Answer:
                 _, id, *facts = _folder.unpack(record)
                 return Folder(id, _join(facts))
             case _Kind.LISTED:
-                _, id, filled, digest = _listed.unpack_from(record)
-                return Listed(id, filled, digest, record[_listed.size :])
+                _, id, filled, pages, digest = _listed.unpack_from(record)
+                return Listed(id, filled, pages, digest, record[_listed.size :])
             case _Kind.FAILURE:
                 _, id, verdict, errno = _failure.unpack(record)
                 return Failure(id, _verdict(verdict), errno)
@@ -352,7 +358,7 @@ def pack_root(root: Root) -> bytes:
     try:
         if root.symlinks not in (INSIDE, DENY, FOLLOW):
             raise WireError(f"not a symlink policy: {root.symlinks}")
-        head = _root.pack(_Kind.ROOT, root.symlinks, len(root.path), len(root.index), root.clean, root.listed)
+        head = _root.pack(_Kind.ROOT, root.symlinks, len(root.path), len(root.index), *root[3:])
         names = b"".join(_name.pack(len(name)) + name for name in root.index)
         return head + root.path + names
     except struct.error as error:
@@ -362,8 +368,8 @@ def pack_root(root: Root) -> bytes:
 def unpack_root(record: bytes) -> Root:
     """Return the root of a record. Raises WireError for what pack_root cannot make."""
     try:
-        kind, symlinks, length, count, clean, listed = _root.unpack_from(record)
-        if kind != _Kind.ROOT or symlinks not in (INSIDE, DENY, FOLLOW) or set(record[5:7]) - {0, 1}:
+        kind, symlinks, length, count, *ways = _root.unpack_from(record)
+        if kind != _Kind.ROOT or symlinks not in (INSIDE, DENY, FOLLOW) or set(record[5:9]) - {0, 1}:
             raise WireError("not a root")
         path, at = _take(record, _root.size, length)
         index = []
@@ -374,16 +380,16 @@ def unpack_root(record: bytes) -> Root:
     except struct.error as error:
         raise WireError(f"a root cut short: {error}") from None
     _nothing_left(record, at)
-    return Root(path, tuple(index), symlinks, clean, listed)
+    return Root(path, tuple(index), symlinks, *ways)
 
 
 def _unpack_list(record: bytes) -> List:
-    _, id, root, offset, room, sort, descending, page, as_json, dotfiles, length = _list.unpack_from(record)
-    if sort >= len(SORTS) or {record[30], record[35], record[36]} - {0, 1}:
+    _, id, root, offset, room, sort, descending, page, as_json, length = _list.unpack_from(record)
+    if sort >= len(SORTS) or {record[30], record[35]} - {0, 1}:
         raise WireError("not a listing")
     at, end = _take(record, _list.size, length)
     query = Query(SORTS[sort], descending, page)
-    return List(id, root, record[end:], at, query, as_json, dotfiles, offset, room)
+    return List(id, root, record[end:], at, query, as_json, offset, room)
 
 
 def _pack_check(id: int, root: int, items: tuple[tuple[bytes, Identity | int, Siblings | None], ...]) -> bytes:
