@@ -166,16 +166,10 @@ def test_a_mount_beside_what_is_missing(start_server: StartServer, docroot: Path
     assert server.get("/dl", {"Host": "b"}).status == 301
 
 
-def test_a_folder_a_thousand_folders_deep(start_server: StartServer, docroot: Path) -> None:
-    here = os.open(docroot, os.O_RDONLY)
-    for _ in range(1000):
-        os.mkdir("a", dir_fd=here)
-        inner = os.open("a", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = inner
-    os.close(here)
+def test_a_folder_three_hundred_folders_deep(start_server: StartServer, docroot: Path) -> None:
+    docroot.joinpath(*["a"] * 300).mkdir(parents=True)
     server = start_server('[cache]\nchunk = "64KiB"\n[[site]]\nlisting = "html"\n', root=docroot)
-    reply = server.get("/" + "a/" * 1000)
+    reply = server.get("/" + "a/" * 300)
     assert (reply.status, reply.body.count(b"<bdi>a</bdi>")) == (200, 21)
 
 
