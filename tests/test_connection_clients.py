@@ -98,7 +98,9 @@ def test_the_memo_is_asked_and_answers_the_same(bench: Bench) -> None:
         for _ in range(6):
             client.send(HOT)
             bench.settle()
-            seen.append(replies(bench.receive(client)))
+            ((status, fields, content),) = replies(bench.receive(client))
+            del fields[b"date"]  # a second may have passed
+            seen.append((status, fields, content))
     assert all(one == seen[0] for one in seen)
     assert bench.service.counts.memo_hits > 0
     assert len([line for line in bench.log_lines() if '"GET /a.txt HTTP/1.1" 200 7 ' in line]) == 7
