@@ -113,7 +113,7 @@ class Connection(Replying):
         service = self._service
         if data.endswith(b"\r\n\r\n") and len(data) <= service.head_limit and self.served < service.kept_requests:
             known = self._recall(data)
-            if known is not None and not self._has_to_wait(known[-1]):
+            if known is not None and (self._lane.meter is None or not self._has_to_wait(known[-1])):
                 reply, rest, kind, _, prefix = known
                 if self._since <= reply.entry.fresh_until or service.usable(reply.entry):
                     self.served += 1
