@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from flashpy.config import Settings
 from flashpy.config import Site as SiteSettings
-from flashpy.http.mime import compressible, content_type, extension
+from flashpy.http.mime import compressible, content_type
 from flashpy.http.status import Refusal
 from flashpy.http.target import valid_host
 from flashpy.rules import Rules
@@ -67,7 +67,7 @@ class Site:
 
     def _may_shrink(self, path: bytes) -> bool:
         """By its type; a clean path may mean a page."""
-        return compressible(self.media_type(path)) or (self.clean and not extension(path))
+        return self.clean or compressible(self.media_type(path))
 
     def media_type(self, path: bytes) -> bytes:
         """The Content-Type of the file at `path`."""

@@ -24,6 +24,7 @@ _TROUBLE = {
     wire.BUSY: Trouble(503, "a helper has no descriptors or memory left"),
 }
 
+_WARNED = 1000
 _NO_DEVICE = (1 << 64) - 1
 LATE_SECONDS = 1.0
 ROUNDS = 5
@@ -55,6 +56,7 @@ class HelperStore:
     ) -> None:
         self.revalidations = 0
         self._listings = count()
+        self._warned: set[str] = set()
         self._chunks = chunks
         self._pathnames = pathnames
         self._wall = wall
@@ -111,9 +113,16 @@ class HelperStore:
         for coding, identity in found.siblings:
             entry.add_variant(coding, found.path + wire.SUFFIXES[coding], identity, Facts(identity, wall, coding))
         for coding in found.outdated:
-            name = (found.path + wire.SUFFIXES[coding]).decode("utf-8", "replace")
-            self._warn(f"{name!r} is older than its original and not used")
+            self._warn_once((found.path + wire.SUFFIXES[coding]).decode("utf-8", "replace"))
         return entry
+
+    def _warn_once(self, outdated: str) -> None:
+        """Not at each of the many lookups that a file may have."""
+        if outdated not in self._warned:
+            if len(self._warned) >= _WARNED:
+                self._warned.clear()
+            self._warned.add(outdated)
+            self._warn(f"{outdated!r} is older than its original and not used")
 
     def _renewed(self, key: tuple[int, bytes], job: wire.Lookup, handed: float) -> Any:
         """The file is what we held when we asked; None (ask again) when that has made way for others by now."""
@@ -133,7 +142,7 @@ class HelperStore:
         version = wire.Identity(_NO_DEVICE, next(self._listings), answer.filled, 0, 0)
         chunk = self._keep((version, 0), block, answer.filled)
         facts = ListingFacts(answer.digest, answer.policy, answer.pages, as_json=job.as_json)
-        if folder is not None and folder.facts is not None:
+        if folder is not None and folder.outcome == wire.NO_INDEX and folder.facts is not None:
             page = self._pathnames.add_listing(folder, (job.at, job.query, job.as_json), version, facts, handed)
         else:
             page = Entry((job.root, job.path), job.path, version, facts)

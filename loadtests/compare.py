@@ -157,7 +157,7 @@ def options_from(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="compare.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", action="append", choices=names, help="a workload; repeatable")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each run of wrk")
+    parser.add_argument("--seconds", type=int, default=4, help="of each run of wrk, which knows whole ones only")
     parser.add_argument("--servers", help="names by commas; all four when not given")
     parser.add_argument("--rival", metavar="PATH", default=servers.nginx_path(), help="the nginx")
     parser.add_argument("--python", default=sys.executable, help="the Python that runs flashpy")

@@ -162,3 +162,19 @@ def test_two_who_want_different_codings_wait_for_one_lookup(server: Server) -> N
         two.send(b"GET /a.html HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n")
         assert one.read_reply().body == BROTLI
         assert two.read_reply().body == GZIP
+
+
+def test_an_outdated_sibling_is_told_once(start_server: StartServer, docroot: Path) -> None:
+    for number in range(8):
+        write(docroot / f"{number}.css", b"a{}")
+    (docroot / "a.css.gz").write_bytes(b"old")
+    os.utime(docroot / "a.css.gz", (1, 1))
+    write(docroot / "a.css", b"new")
+    server = start_server("[cache]\npaths = 4\n", root=docroot)
+    with server.connect() as client:
+        for _ in range(3):
+            assert client.request("/a.css", ALL).body == b"new"
+            for number in range(8):  # which push it out
+                assert client.request(f"/{number}.css", ALL).body == b"a{}"
+    server.stop()
+    assert len([line for line in server.log_lines() if "is older than its original" in line]) == 1

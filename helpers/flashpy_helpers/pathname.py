@@ -118,8 +118,8 @@ class Tree:
                     continue
                 try:
                     family[coding] = sibling.identity, opened.enter_context(self.reading(sibling))
-                except OSError:
-                    continue
+                except OSError as error:
+                    _raise_if_short(error)
             yield Family(family, bytes(outdated))
 
     def _file(self, path: bytes) -> Named | None:
@@ -129,8 +129,7 @@ class Tree:
         except VerdictError:
             return None
         except OSError as error:
-            if _VERDICTS.get(error.errno or 0) in (wire.BUSY, None):
-                raise
+            _raise_if_short(error)
             return None
 
     def _named(self, path: bytes) -> Named | None:
@@ -221,6 +220,12 @@ def do(job: Job, roots: Mapping[int, Root], memory: memoryview) -> Answer:
         return Failure(job.id, outcome.verdict, 0)
     except OSError as error:
         return Failure(job.id, verdict(error), error.errno or 0)
+
+
+def _raise_if_short(error: OSError) -> None:
+    """What says nothing of the file, but of this process or the disk, must not make it look as if it were not there."""
+    if verdict(error) in (wire.BUSY, wire.BROKEN):
+        raise error
 
 
 def verdict(error: OSError) -> int:
