@@ -9,7 +9,8 @@ import socket
 from flashpy import accesslog
 from flashpy.http.accesstext import quote
 from flashpy.http.body import Body
-from flashpy.http.request import Gist, Request
+from flashpy.http.lines import Gist
+from flashpy.http.request import Request
 from flashpy.http.response import CLOSE, KEEP, Reply
 from flashpy.http.status import Refusal
 from flashpy.loop import HANGUP

@@ -19,7 +19,7 @@ from flashpy.heritage import NEW_LOG, NEW_SPAWNER, rooted
 from flashpy.logs import Log
 from flashpy.privileges import Rights
 from flashpy.processes import Child, start_log_helper, start_spawner
-from flashpy_helpers import channel, wire
+from flashpy_helpers import channel, records, wire
 
 LONGEST_DELAY = 30.0
 YOUNG = 5.0
@@ -133,7 +133,7 @@ class Spawner(Companion):
         if self._control is None:
             return False
         try:
-            while self._untold and channel.send(self._control, wire.pack_root(self._untold[0])):
+            while self._untold and channel.send(self._control, records.pack_root(self._untold[0])):
                 del self._untold[0]
         except OSError:
             return False  # it is dead: the next one is told all

@@ -17,7 +17,8 @@ from flashpy.client import NOW, RECEIVE
 from flashpy.helperpool import QueueFull, Trouble
 from flashpy.http import framing
 from flashpy.http.body import Body
-from flashpy.http.request import TRIMMED, Request, Special
+from flashpy.http.lines import TRIMMED
+from flashpy.http.request import Request, Special
 from flashpy.http.response import CLOSE
 from flashpy.http.status import Refusal
 from flashpy.http.target import parse_target

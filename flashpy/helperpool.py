@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from flashpy.helper import Helper, SpawnerClient
 from flashpy.loop import READ, Loop
 from flashpy.tasks import Lines, Task, Waiter, task_of
-from flashpy_helpers import channel, wire
+from flashpy_helpers import channel, records, wire
 
 ATTEMPTS = 3
 IDLE_SECONDS = 10.0
@@ -183,7 +183,7 @@ class HelperPool:
         if not isinstance(job, wire.Check):
             job = job._replace(offset=task.block or 0)
         try:
-            return channel.send(helper.sock, wire.pack_job(job))
+            return channel.send(helper.sock, records.pack_job(job))
         except OSError:
             return False
 
@@ -194,7 +194,7 @@ class HelperPool:
             if record is None:
                 return
             channel.close(record[1])
-            answer = wire.unpack_answer(record[0])
+            answer = records.unpack_answer(record[0])
         except EOFError:
             self._lose(helper)
             return

@@ -17,8 +17,9 @@ from flashpy.content import Content
 from flashpy.helperpool import HelperPool
 from flashpy.http.dates import format_date
 from flashpy.http.forwarded import FORWARDED_FIELDS, Forwarded, client_of
+from flashpy.http.lines import Gist
 from flashpy.http.peers import UNIX, Trusted
-from flashpy.http.request import Gist, Request, RequestParser
+from flashpy.http.request import Request, RequestParser
 from flashpy.http.response import CLOSE, IN_PIECES, KEEP, KEEP_OLD, Reply, last_fields, read_tally
 from flashpy.logs import Log
 from flashpy.loop import Loop

@@ -24,7 +24,7 @@ from flashpy.config import Settings, load
 from flashpy.heritage import Heritage
 from flashpy.logs import Log
 from flashpy.scoreboard import COUNTERS
-from flashpy_helpers import channel, wire
+from flashpy_helpers import channel, records, wire
 
 
 class StandIn:
@@ -143,7 +143,7 @@ class StandIn:
             os.close(memory)
             message = channel.receive(ours, 0)
             assert message is not None
-            hello = wire.unpack_answer(message[0])
+            hello = records.unpack_answer(message[0])
             assert isinstance(hello, wire.Hello)
             yield hello
 

@@ -13,7 +13,7 @@ import pytest
 
 from flashpy.cache.pathnames import Entry
 from flashpy.helperpool import ATTEMPTS, QueueFull, Trouble
-from flashpy_helpers import channel, wire
+from flashpy_helpers import channel, records, wire
 from tests.workbench import Bench, Spawner, ended
 
 MakeBench = Callable[..., Bench]
@@ -315,7 +315,7 @@ def test_no_descriptors_left_is_no_error_of_the_job(make: MakeBench) -> None:
     bench.until(lambda: first)
 
 
-@pytest.mark.parametrize("says", [b"nonsense", wire.pack_answer(wire.Hello(99, 1)), b""])
+@pytest.mark.parametrize("says", [b"nonsense", records.pack_answer(wire.Hello(99, 1)), b""])
 def test_a_helper_that_is_none_is_sent_away(make: MakeBench, says: bytes, roots: list[Path]) -> None:
     """The test plays the spawner's part for once."""
     bench = make(least=2)

@@ -21,6 +21,7 @@ ORDER = """
     flashpy_helpers
     flashpy_helpers.channel flashpy_helpers.query
     flashpy_helpers.wire
+    flashpy_helpers.records
     flashpy_helpers.beneath flashpy_helpers.disk flashpy_helpers.listingtemplate flashpy_helpers.logfile
     flashpy_helpers.listing
     flashpy_helpers.listingpage
@@ -32,6 +33,7 @@ ORDER = """
     flashpy.http.negotiation flashpy.http.peers flashpy.http.presets flashpy.http.ranges flashpy.http.status
     flashpy.http.conditional flashpy.http.framing flashpy.http.navigation flashpy.http.pages
     flashpy.http.proxyprotocol flashpy.http.target
+    flashpy.http.lines
     flashpy.http.body flashpy.http.forwarded flashpy.http.request flashpy.http.response flashpy.http.template
     flashpy.cache.arena flashpy.cache.lru flashpy.cache.memo
     flashpy.cache.chunks
@@ -78,7 +80,7 @@ WORKER |= {"flashpy.loop"} | {name for name in ROWS if name.startswith("flashpy.
 MASTER = {name for name in ROWS if ROWS[name] > ROWS["flashpy.worker"]} | {"flashpy.pidfile"}
 
 # The only modules of the helper side that flashpy may use.
-SHARED = {f"flashpy_helpers{name}" for name in ("", ".channel", ".query", ".wire")}
+SHARED = {f"flashpy_helpers{name}" for name in ("", ".channel", ".query", ".records", ".wire")}
 
 
 def module_name(file: Path, package_root: Path) -> str:

@@ -9,26 +9,13 @@ import pytest
 
 from tests.needs import find, needs
 from tests.server import Client, Reply, Server, wait_until
-from tests.web import CONFIG, head, lines_of, plant, reset, serving, stream
+from tests.web import CONFIG, head, lines_of, nginx_config, plant, reset, serving, stream
 
 pytestmark = needs("nginx")
 
 LARGE = 20_000_000
 SIZES = {"a.txt": 1000, "b.bin": 66_000, "large.bin": LARGE, "empty.txt": 0}
-NGINX = """
-daemon off;
-{user}
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log warn;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+PROXY = """
     upstream flashpy {{
         server {upstream};
         keepalive 8;
@@ -44,7 +31,6 @@ http {{
             proxy_max_temp_file_size 0;
         }}
     }}
-}}
 """
 
 
@@ -55,12 +41,10 @@ class Front:
         self.server = server
         self._address = str(folder / "front")
         upstream = server.address if isinstance(server.address, tuple) else None
-        text = NGINX.format(
-            folder=folder,
-            user="user root;" if os.geteuid() == 0 else "",
-            upstream=f"{upstream[0]}:{upstream[1]}" if upstream else f"unix:{server.address}",
+        text = PROXY.format(
+            folder=folder, upstream=f"{upstream[0]}:{upstream[1]}" if upstream else f"unix:{server.address}"
         )
-        (folder / "nginx.conf").write_text(text)
+        (folder / "nginx.conf").write_text(nginx_config(folder, "error.log", text))
         command = [str(find("nginx") or "nginx"), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
         self._log = folder / "error.log"
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

@@ -265,23 +265,6 @@ def test_what_is_no_sibling(site: Site, tmp_path: Path) -> None:
     assert answer == Found(1, site.identity("a.html"), b"a.html", 4096, BARE, (), b"")
 
 
-def test_a_helper_short_of_descriptors_does_not_miss_a_sibling(site: Site) -> None:
-    sibling(site, ".br", b"brotli")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    in_use = len(os.listdir("/proc/self/fd")) - 1
-    answers = []
-    try:
-        for free in range(8):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + free, hard))
-            answers.append(site.lookup("a.html", order=bytes((BR, BARE))))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    found = [answer for answer in answers if isinstance(answer, Found)]
-    assert all(isinstance(answer, Found) or answer.verdict == wire.BUSY for answer in answers)  # type: ignore[union-attr]
-    assert 0 < len(found) < len(answers)
-    assert {answer.coding for answer in found} == {BR}
-
-
 def test_check_looks_at_siblings_only_when_they_matter(site: Site) -> None:
     version = site.identity("a.html")
     assert site.check_all(("a.html", version, None), ("a.html", version, ())) == ()

@@ -17,7 +17,7 @@ import pytest
 
 from tests.needs import find, needs
 from tests.server import Client, Server
-from tests.web import CONFIG, head, lines_of, plant, reset, serving, stream
+from tests.web import CONFIG, head, lines_of, nginx_config, plant, reset, serving, stream
 
 EXAMPLES = Path(__file__).parent.parent / "conf" / "examples"
 LARGE = 20_000_000
@@ -35,23 +35,6 @@ SITES = """
 [[site]]
 hosts = ["two.example"]
 root = "{two}"
-"""
-NGINX = """
-daemon off;
-{user}
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx.log warn;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    include {folder}/example.conf;
-}}
 """
 
 
@@ -117,8 +100,8 @@ def nginx(tmp_path: Path) -> Iterator[Behind]:
             "listen 127.0.0.1:80;": f"listen 127.0.0.1:{front.getsockname()[1]};",
         }
         (tmp_path / "example.conf").write_text(example("nginx-proxy.conf", places))
-        user = "user root;" if os.geteuid() == 0 else ""
-        (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, user=user))
+        inner = f"    include {tmp_path}/example.conf;\n"
+        (tmp_path / "nginx.conf").write_text(nginx_config(tmp_path, "nginx.log", inner))
         command = [str(find("nginx")), "-c", f"{tmp_path}/nginx.conf", "-e", f"{tmp_path}/nginx.log"]
         environment = {**os.environ, "NGINX": f"{front.fileno()};"}  # its own way to inherit a listening socket
         options = {"pass_fds": [front.fileno()], "env": environment}

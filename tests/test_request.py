@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flashpy.http import lines as known_lines
 from flashpy.http import request
 from flashpy.http.request import Request, RequestParser
 from flashpy.http.status import Refusal
@@ -193,7 +194,7 @@ def test_a_head_with_lines_left_out_means_the_same(lines: list[bytes]) -> None:
     parser = _with_volatile_id()
     head = b"\r\n".join([b"GET / HTTP/1.1", b"Host: x", *lines, b"", b""])
     assert parser.memory.trim is not None
-    left = parser.memory.trim(b"", head, request.TRIMMED)
+    left = parser.memory.trim(b"", head, known_lines.TRIMMED)
     assert len(left) <= len(head)
     try:
         gist = parser.read(left.split(b"\r\n"))
@@ -214,7 +215,7 @@ def test_only_lines_of_printable_ascii_are_left_out() -> None:
 
 def test_what_fills_the_memory_also_empties_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     parser = _with_volatile_id()
-    monkeypatch.setattr(request, "_REMEMBERED", 10)
+    monkeypatch.setattr(known_lines, "REMEMBERED", 10)
     for n in range(20):
         parse(b"Host: h%d" % n, parser=parser)
     assert parser.memory.trim is None
@@ -223,13 +224,14 @@ def test_what_fills_the_memory_also_empties_what_is_left_out(monkeypatch: pytest
 def _with_volatile_id() -> RequestParser:
     """A parser for which X-Id has come with so many values that its lines are left out."""
     parser = RequestParser(8192, 100)
-    for number in range(request._VOLATILE + 1):
+    for number in range(known_lines._VOLATILE + 1):
         parse(b"Host: x", b"X-Id: %d" % number, parser=parser)
     return parser
 
 
 def test_memory_is_bounded_under_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request, "_REMEMBERED", 50)
+    monkeypatch.setattr(known_lines, "REMEMBERED", 50)
+    monkeypatch.setattr(request, "REMEMBERED", 50)
     parser = RequestParser(8192, 100)
     for n in range(1000):
         found = parse(b"Host: h%d" % (n % 300), b"X-%d: %d" % (n, n), line=b"GET /%d HTTP/1.1" % n, parser=parser)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import flashpy_helpers
-from flashpy_helpers import channel, wire
+from flashpy_helpers import channel, records, wire
 from flashpy_helpers.disk import identity
 from flashpy_helpers.wire import Answer, Check, Found, Hello, Job, Load, Lookup, Root
 
@@ -41,10 +41,10 @@ class Helper:
         _wait(self.end)
         got = channel.receive(self.end)
         assert got is not None
-        return wire.unpack_answer(got[0])
+        return records.unpack_answer(got[0])
 
     def do(self, job: Job) -> Answer:
-        assert channel.send(self.end, wire.pack_job(job))
+        assert channel.send(self.end, records.pack_job(job))
         return self.answer()
 
 
@@ -70,7 +70,7 @@ class Spawner:
         self.ends: list[socket.socket] = []
 
     def add(self, root: Root) -> None:
-        assert channel.send(self.control, wire.pack_root(root))
+        assert channel.send(self.control, records.pack_root(root))
 
     def ask(self) -> socket.socket:
         near, far = channel.pair()
@@ -175,7 +175,7 @@ def test_helpers_work_side_by_side(spawner: Spawner) -> None:
     helpers = [spawner.helper() for _ in range(8)]
     assert len({helper.pid for helper in helpers}) == 8
     for n, helper in enumerate(helpers):
-        assert channel.send(helper.end, wire.pack_job(Lookup(n, 1, b"a.html", n * 100, 100, None)))
+        assert channel.send(helper.end, records.pack_job(Lookup(n, 1, b"a.html", n * 100, 100, None)))
     for n, helper in enumerate(helpers):
         answer = helper.answer()
         assert isinstance(answer, Found)
@@ -191,14 +191,14 @@ def test_helper_ends_with_its_channel(spawner: Spawner) -> None:
 
 def test_worker_that_vanishes_in_the_middle_of_a_job_is_no_error(spawner: Spawner) -> None:
     helper = spawner.helper()
-    assert channel.send(helper.end, wire.pack_job(Lookup(1, 1, b"a.html", 0, 100, None)))
+    assert channel.send(helper.end, records.pack_job(Lookup(1, 1, b"a.html", 0, 100, None)))
     helper.end.close()
     assert _ended(helper.pid)
 
 
 def test_killed_helper_is_an_end_of_file_after_its_answers(spawner: Spawner) -> None:
     helper = spawner.helper()
-    job = wire.pack_job(Lookup(1, 1, b"a.html", 0, 100, None))
+    job = records.pack_job(Lookup(1, 1, b"a.html", 0, 100, None))
     assert channel.send(helper.end, job)
     _wait(helper.end)
     os.kill(helper.pid, signal.SIGSTOP)

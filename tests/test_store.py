@@ -8,7 +8,7 @@ from flashpy.cache.chunks import Chunk, Chunks
 from flashpy.cache.pathnames import Entry, Pathnames
 from flashpy.helperpool import Trouble
 from flashpy.store import LATE_SECONDS, ROUNDS, HelperStore
-from flashpy_helpers import wire
+from flashpy_helpers import records, wire
 
 TOP = 65536
 VERSION = wire.Identity(1, 2, 100, 1_700_000_000_000_000_000, 4)
@@ -237,7 +237,7 @@ def test_checks_keep_to_what_a_record_holds(desk: Desk) -> None:
     seen = 0
     while desk.checks.jobs:
         job = desk.checks.jobs.pop()
-        assert len(wire.pack_job(job)) <= wire.CHECK_BYTES
+        assert len(records.pack_job(job)) <= wire.CHECK_BYTES
         seen += len(job.expected)
         desk.store.settle(job, wire.Changed(0, ()), None, 60.0)
         desk.store.check_stale(desk.checks)

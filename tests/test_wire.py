@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashpy_helpers import wire
+from flashpy_helpers import records, wire
 from flashpy_helpers.query import SORTS, Query
 
 u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
@@ -49,22 +49,22 @@ SIBLINGS = tuple((coding, SOME) for coding in (wire.BR, wire.ZSTD, wire.GZIP))
 
 @given(jobs)
 def test_job_comes_back(job: wire.Job) -> None:
-    record = wire.pack_job(job)
-    assert wire.unpack_job(record) == job
-    assert type(wire.unpack_job(record)) is type(job)
-    assert wire.job_id(record) == job.id
+    record = records.pack_job(job)
+    assert records.unpack_job(record) == job
+    assert type(records.unpack_job(record)) is type(job)
+    assert records.job_id(record) == job.id
 
 
 @given(answers)
 def test_answer_comes_back(answer: wire.Answer) -> None:
-    back = wire.unpack_answer(wire.pack_answer(answer))
+    back = records.unpack_answer(records.pack_answer(answer))
     assert back == answer
     assert type(back) is type(answer)
 
 
 @given(roots)
 def test_root_comes_back(root: wire.Root) -> None:
-    assert wire.unpack_root(wire.pack_root(root)) == root
+    assert records.unpack_root(records.pack_root(root)) == root
 
 
 @given(
@@ -72,9 +72,9 @@ def test_root_comes_back(root: wire.Root) -> None:
 )
 def test_arbitrary_bytes_are_refused_or_mean_one_thing(record: bytes) -> None:
     for unpack, pack in (
-        (wire.unpack_job, wire.pack_job),
-        (wire.unpack_answer, wire.pack_answer),
-        (wire.unpack_root, wire.pack_root),
+        (records.unpack_job, records.pack_job),
+        (records.unpack_answer, records.pack_answer),
+        (records.unpack_root, records.pack_root),
     ):
         try:
             value = unpack(record)
@@ -86,10 +86,10 @@ def test_arbitrary_bytes_are_refused_or_mean_one_thing(record: bytes) -> None:
 @given(jobs | answers, st.data())
 def test_record_cut_anywhere_is_refused_or_shorter(value: wire.Job | wire.Answer, data: st.DataObject) -> None:
     is_job = isinstance(value, wire.Job)
-    record = wire.pack_job(value) if is_job else wire.pack_answer(value)  # type: ignore[arg-type]
+    record = records.pack_job(value) if is_job else records.pack_answer(value)  # type: ignore[arg-type]
     cut = record[: data.draw(st.integers(0, len(record) - 1))]
     try:
-        again = wire.unpack_job(cut) if is_job else wire.unpack_answer(cut)
+        again = records.unpack_job(cut) if is_job else records.unpack_answer(cut)
     except wire.WireError:
         return
     assert again != value
@@ -112,28 +112,28 @@ def test_record_cut_anywhere_is_refused_or_shorter(value: wire.Job | wire.Answer
 )
 def test_job_that_does_not_fit_is_refused(job: wire.Job) -> None:
     with pytest.raises(wire.WireError):
-        wire.pack_job(job)
+        records.pack_job(job)
 
 
 def test_answer_and_root_that_do_not_fit_are_refused() -> None:
     with pytest.raises(wire.WireError):
-        wire.pack_answer(wire.Failure(1, 99, 0))
+        records.pack_answer(wire.Failure(1, 99, 0))
     with pytest.raises(wire.WireError):
-        wire.pack_answer(wire.Changed(1, (2**16,)))
+        records.pack_answer(wire.Changed(1, (2**16,)))
     with pytest.raises(wire.WireError):
-        wire.pack_root(wire.Root(b"/srv", (), 3))
+        records.pack_root(wire.Root(b"/srv", (), 3))
     with pytest.raises(wire.WireError):
-        wire.pack_root(wire.Root(b"/srv" * 20_000, (), wire.INSIDE))
+        records.pack_root(wire.Root(b"/srv" * 20_000, (), wire.INSIDE))
 
 
 def test_check_adds_no_more_for_a_path_than_it_says() -> None:
     for count in (1, 2, 256):
         items = tuple((b"%d" % n, SOME, SIBLINGS) for n in range(count))
         limit = sum(len(path) + wire.CHECK_ITEM for path, _, _ in items)
-        assert len(wire.pack_job(wire.Check(2**64 - 1, 2**32 - 1, items))) <= limit
+        assert len(records.pack_job(wire.Check(2**64 - 1, 2**32 - 1, items))) <= limit
 
 
 def test_full_check_is_within_the_agreed_size() -> None:
     items = ((b"p" * 188, SOME, SIBLINGS),) * wire.CHECK_PATHS
     job = wire.Check(1, 1, items[: wire.CHECK_BYTES // (188 + wire.CHECK_ITEM)])
-    assert wire.unpack_job(wire.pack_job(job)) == job
+    assert records.unpack_job(records.pack_job(job)) == job

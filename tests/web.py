@@ -1,6 +1,7 @@
 """What the black-box tests share: a site with known bytes, and servers that several tests use."""
 
 import hashlib
+import os
 import re
 import socket
 import struct
@@ -102,3 +103,21 @@ def _lines(server: Server, count: int) -> list[str] | None:
 def fields_of(reply: Reply) -> dict[str, str]:
     """The fields of a reply, but for the date."""
     return {name: value for name, value in reply.headers.items() if name != "date"}
+
+
+def nginx_config(folder: Path, log: str, http: str) -> str:
+    """A configuration of nginx that lives in `folder` and writes its complaints to `log` there; `http` is the rest."""
+    user = "user root;" if os.geteuid() == 0 else ""
+    temporary = "".join(f"    {kind}_temp_path {folder}/{kind};\n" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
+    return f"""
+daemon off;
+{user}
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/{log} warn;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+{temporary}{http}}}
+"""

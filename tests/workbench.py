@@ -30,7 +30,7 @@ from flashpy.service import Lane, Service
 from flashpy.sites import Sites
 from flashpy.store import HelperStore
 from flashpy.worker import make_memory
-from flashpy_helpers import channel, wire
+from flashpy_helpers import channel, records, wire
 
 FOLDER = str(Path(flashpy_helpers.__file__).parent.parent)
 START = "import sys; sys.path.append(sys.argv[1]); from flashpy_helpers.__main__ import main; main()"
@@ -54,7 +54,7 @@ class Spawner:
             )
         for root in roots:
             record = wire.Root(bytes(root), (b"index.html",), wire.INSIDE)
-            assert channel.send(self.control, wire.pack_root(record))
+            assert channel.send(self.control, records.pack_root(record))
 
     def kill(self) -> None:
         """As the out-of-memory killer does it."""

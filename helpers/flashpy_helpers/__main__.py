@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
 
-from flashpy_helpers import channel, logfile, pathname, wire
+from flashpy_helpers import channel, logfile, pathname, records, wire
 
 _PR_SET_NAME = 15
 _PR_SET_NO_NEW_PRIVS = 38
@@ -138,7 +138,7 @@ def _take_roots(control: socket.socket, roots: list[wire.Root]) -> bool:
             return True
         record, fds = got
         channel.close(fds)
-        roots.append(wire.unpack_root(record))
+        roots.append(records.unpack_root(record))
 
 
 def _fork(end: int, memory: int, foreign: tuple[socket.socket, ...], roots: list[wire.Root]) -> None:
@@ -179,7 +179,7 @@ def helper(sock: socket.socket, fd: int, roots: Mapping[int, wire.Root]) -> None
     answer: wire.Answer = wire.Hello(wire.VERSION, os.getpid())
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            while not channel.send(sock, wire.pack_answer(answer), flags=0):
+            while not channel.send(sock, records.pack_answer(answer), flags=0):
                 time.sleep(0.01)  # the kernel is short of memory
             got = None
             while got is None:
@@ -191,12 +191,12 @@ def helper(sock: socket.socket, fd: int, roots: Mapping[int, wire.Root]) -> None
 
 def _answer(record: bytes, roots: Mapping[int, wire.Root], memory: memoryview) -> wire.Answer:
     try:
-        return pathname.do(wire.unpack_job(record), roots, memory)
+        return pathname.do(records.unpack_job(record), roots, memory)
     except MemoryError:
         raise
     except Exception as error:  # a bug costs the one request, never the helper
         _log_error(f"helper: {_describe(error)}")
-        return wire.Failure(wire.job_id(record), wire.BROKEN, 0)
+        return wire.Failure(records.job_id(record), wire.BROKEN, 0)
 
 
 def _describe(error: BaseException) -> str:
