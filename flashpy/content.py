@@ -92,7 +92,7 @@ class Content:
         reply.entry = entry
         if key[2] == b"GET":
             self._fill(reply, entry, ((0, size),), size)
-        if _last(reply):
+        if _make_lasting(reply):
             entry.prepared[key] = reply
         return reply
 
@@ -107,7 +107,7 @@ class Content:
         reply = Reply(206, head(206, fields, extra))
         reply.entry = entry
         self._fill(reply, entry, (span,), stop - start)
-        _last(reply)
+        _make_lasting(reply)
         return reply
 
     def _parts(self, entry: Entry, site: Site, extra: bytes, spans: tuple[tuple[int, int], ...]) -> Reply:
@@ -136,7 +136,7 @@ class Content:
             if reply is None:
                 reply = Reply(304, head(304, _validators(entry), extra))
                 reply.entry = entry
-                _last(reply)
+                _make_lasting(reply)
                 entry.prepared[key] = reply
             return reply
         raise AssertionError(f"{status} is a refusal")
@@ -148,7 +148,7 @@ class Content:
         if reply is None:
             reply = error(404, (), extra, with_body=method != b"HEAD")
             reply.entry = entry
-            _last(reply)
+            _make_lasting(reply)
             entry.prepared[key] = reply
         return reply
 
@@ -191,7 +191,7 @@ class Content:
         return Load(0, entry.key[0], entry.path, identity, start, min(self._size, identity.size - start), 0)
 
 
-def _last(reply: Reply) -> bool:
+def _make_lasting(reply: Reply) -> bool:
     """Whether the reply may be remembered: all of it is at hand, and it depends on its head and entry alone."""
     reply.lasting = reply.stream is None
     if reply.lasting:

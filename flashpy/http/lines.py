@@ -27,7 +27,7 @@ CONDITIONS = (
     b"range",
 )
 
-_NOTHING_MORE, HOST, REFERER, AGENT, CONNECTION, LENGTH, CODING, EXPECT, CONDITION, ACCEPT, FORWARDED = range(11)
+_NOTHING_MORE, HOST, REFERER, AGENT, CONNECTION, LENGTH, CODING, EXPECT, CONDITION, WISH, FORWARDED = range(11)
 MEANINGS = dict.fromkeys(CONDITIONS, CONDITION) | {
     b"host": HOST,
     b"connection": CONNECTION,
@@ -36,10 +36,10 @@ MEANINGS = dict.fromkeys(CONDITIONS, CONDITION) | {
     b"expect": EXPECT,
     b"referer": REFERER,
     b"user-agent": AGENT,
-    b"accept": ACCEPT,
-    b"accept-encoding": ACCEPT,
-    b"origin": ACCEPT,
-    b"sec-fetch-mode": ACCEPT,
+    b"accept": WISH,
+    b"accept-encoding": WISH,
+    b"origin": WISH,
+    b"sec-fetch-mode": WISH,
 }
 _FRAMING = (b"content-length", b"transfer-encoding")
 _LINE = re.compile(rb"([%b]+) ([!-~]+) HTTP/(\d)\.(\d)" % TCHAR)

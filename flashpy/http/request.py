@@ -14,7 +14,6 @@ from collections.abc import Iterable
 
 from flashpy.http.framing import TCHAR, line_too_long
 from flashpy.http.lines import (
-    ACCEPT,
     AGENT,
     CODING,
     CONDITION,
@@ -28,6 +27,7 @@ from flashpy.http.lines import (
     REFERER,
     REMEMBERED,
     REMEMBERED_BYTES,
+    WISH,
     Field,
     Gist,
     KnownLines,
@@ -65,7 +65,7 @@ class Request:
         self.referer, self.agent = b'"-"', b' "-"\n'
         host: bytes | None = None
         options = 0
-        accepted: dict[bytes, bytes] = {}
+        wishes: dict[bytes, bytes] = {}
         others, forwarded = [], []
         for field in fields:
             if field.what == HOST:
@@ -78,9 +78,9 @@ class Request:
                 self.referer = field.value
             elif field.what == CONNECTION:
                 options |= OPTIONS[field.value]
-            elif field.what == ACCEPT:
-                before = accepted.get(field.name)
-                accepted[field.name] = field.value if before is None else before + b"," + field.value
+            elif field.what == WISH:
+                before = wishes.get(field.name)
+                wishes[field.name] = field.value if before is None else before + b"," + field.value
             elif field.what == FORWARDED:
                 forwarded.append((field.name, field.value))
             else:
@@ -88,8 +88,8 @@ class Request:
         if not host and (line.minor or host is not None):
             raise Refusal(400, reason="no Host")
         self.host = host or b""
-        self.wishes = accepted
-        self.codings = preference(accepted.get(b"accept-encoding"))
+        self.wishes = wishes
+        self.codings = preference(wishes.get(b"accept-encoding"))
         # Close is stronger than keep-alive, which only an HTTP/1.0 client needs to say (RFC 9112 9.3).
         self.keeps = line.minor == 1 if not options else options == SAYS_KEEP
         self.special = _heed(line, others) if others else None
