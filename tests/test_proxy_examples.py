@@ -5,21 +5,20 @@ A client comes from an address of its own on the loopback network, which is not 
 exist already, so nobody waits for a port, and nobody takes it.
 """
 
-import os
 import socket
-import subprocess
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests import fronts
+from tests.fronts import example, running
 from tests.needs import find, needs
 from tests.server import Client, Server
-from tests.web import CONFIG, head, lines_of, nginx_config, plant, reset, serving, stream
+from tests.web import CONFIG, head, lines_of, plant, reset, serving, stream
 
-EXAMPLES = Path(__file__).parent.parent / "conf" / "examples"
 LARGE = 20_000_000
 SIZES = {"a.txt": 1000, "large.bin": LARGE}
 CLIENTS = [f"127.0.0.{number}" for number in range(2, 7)]
@@ -36,30 +35,6 @@ SITES = """
 hosts = ["two.example"]
 root = "{two}"
 """
-
-
-def example(name: str, places: Mapping[str, str]) -> str:
-    """The example with other addresses. Each of them stands in it as often as in this test, outside its comments."""
-    lines = (EXAMPLES / name).read_text().splitlines()
-    text = "\n".join(line for line in lines if not line.lstrip().startswith("#")) + "\n"
-    for place, other in places.items():
-        assert text.count(place) == 1, place
-        text = text.replace(place, other)
-    return text
-
-
-@contextmanager
-def running(command: Sequence[str], log: Path, **options: object) -> Iterator[None]:
-    """A proxy for as long as the block lasts; it must have had nothing to complain of."""
-    with log.open("wb") as errors:
-        process = subprocess.Popen(command, stdout=errors, stderr=errors, **options)  # type: ignore[call-overload]
-    try:
-        yield
-        assert process.poll() is None, log.read_text()
-    finally:
-        process.terminate()
-        process.wait(30)
-    assert "ALERT" not in log.read_text()
 
 
 class Behind:
@@ -95,20 +70,9 @@ def nginx(tmp_path: Path) -> Iterator[Behind]:
     with ExitStack() as stack:
         server = stack.enter_context(site(tmp_path, 'trusted_proxies = ["127.0.0.1"]\n'))
         front = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        places = {
-            "server 127.0.0.1:8080;": f"server 127.0.0.1:{server.port};",
-            "listen 127.0.0.1:80;": f"listen 127.0.0.1:{front.getsockname()[1]};",
-        }
-        (tmp_path / "example.conf").write_text(example("nginx-proxy.conf", places))
-        inner = f"    include {tmp_path}/example.conf;\n"
-        (tmp_path / "nginx.conf").write_text(nginx_config(tmp_path, "nginx.log", inner))
-        command = [str(find("nginx")), "-c", f"{tmp_path}/nginx.conf", "-e", f"{tmp_path}/nginx.log"]
-        environment = {**os.environ, "NGINX": f"{front.fileno()};"}  # its own way to inherit a listening socket
-        options = {"pass_fds": [front.fileno()], "env": environment}
-        stack.enter_context(running(command, tmp_path / "nginx.out", **options))
+        places = {"server 127.0.0.1:8080;": f"server 127.0.0.1:{server.port};"}
+        stack.enter_context(fronts.nginx(tmp_path, "nginx-proxy.conf", front, places))
         yield Behind(server, [front])
-        said = (tmp_path / "nginx.log").read_text().splitlines()
-        assert [line for line in said if "[notice]" not in line] == []
 
 
 @pytest.fixture(params=["send-proxy-v2", "send-proxy"])
@@ -116,19 +80,19 @@ def haproxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Behind]:
     listen = 'listen = [{ address = "127.0.0.1:0", proxy_protocol = true }, "127.0.0.8:0"]\n'
     with ExitStack() as stack:
         server = stack.enter_context(site(tmp_path, f'{listen}trusted_proxies = ["127.0.0.1"]\n'))
-        fronts = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         introduced, plain = (":".join(map(str, address)) for address in server.addresses)
         places = {
-            "bind 127.0.0.1:80\n": f"bind fd@{fronts[0].fileno()}\n",
-            "bind 127.0.0.1:81\n": f"bind fd@{fronts[1].fileno()}\n",
+            "bind 127.0.0.1:80\n": f"bind fd@{sockets[0].fileno()}\n",
+            "bind 127.0.0.1:81\n": f"bind fd@{sockets[1].fileno()}\n",
             "127.0.0.1:8081 send-proxy-v2": f"{introduced} {request.param}",
             "127.0.0.1:8082": plain,
         }
         (tmp_path / "haproxy.cfg").write_text(example("haproxy.cfg", places))
         command = [str(find("haproxy")), "-db", "-f", f"{tmp_path}/haproxy.cfg"]
-        descriptors = [front.fileno() for front in fronts]
+        descriptors = [front.fileno() for front in sockets]
         stack.enter_context(running(command, tmp_path / "haproxy.log", pass_fds=descriptors))
-        yield Behind(server, fronts)
+        yield Behind(server, sockets)
 
 
 def every_client_has_its_address(behind: Behind, front: int = 0) -> None:
