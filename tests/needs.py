@@ -12,7 +12,13 @@ import shutil
 import pytest
 
 # Tool -> Debian's package, where the name differs.
-_PACKAGES = {"nginx": "nginx-light", "varnishd": "varnish", "fusermount3": "fuse3", "unshare": "util-linux"}
+_PACKAGES = {
+    "nginx": "nginx-light",
+    "varnishd": "varnish",
+    "systemd-analyze": "systemd",
+    "fusermount3": "fuse3",
+    "unshare": "util-linux",
+}
 # Where daemons are, which is not in every user's PATH.
 _PLACES = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
