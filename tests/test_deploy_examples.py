@@ -11,13 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from flashpy.config import load
+from tests.conftest import StartServer
 from tests.needs import find, needs
 from tests.server import REPOSITORY, Client, wait_until
-from tests.web import plant, stream
+from tests.web import CONFIG, head, plant, stream
 
 EXAMPLES = REPOSITORY / "conf" / "examples"
 UNIT = EXAMPLES / "flashpy.service"
+DOCUMENT = REPOSITORY / "docs" / "deploy.md"
+LARGE = 20_000_000
 DOCKERFILE = EXAMPLES / "Dockerfile"
 # The words of a command as a program: the command is not always where the interpreter is.
 FLASHPY = [sys.executable, "-m", "flashpy"]
@@ -60,6 +65,56 @@ def started(command: list[str], folder: Path) -> Iterator[tuple[subprocess.Popen
     finally:
         process.terminate()
         process.wait(30)
+
+
+# The document
+
+
+def test_every_configuration_of_the_document_is_one(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 5
+    for number, block in enumerate(blocks):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(block if "[[site]]" in block else f'{block}\n[[site]]\nroot = "/srv"\n')
+        assert load(file).site
+
+
+def test_every_link_of_the_document_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", DOCUMENT.read_text())
+    assert len(links) >= 7
+    assert [link for link in links if not (DOCUMENT.parent / link).exists()] == []
+
+
+def test_a_release_is_switched_and_no_request_fails(start_server: StartServer, tmp_path: Path) -> None:
+    """As the document says: large downloads under way are cut short, but for those of a mount outside."""
+    site = tmp_path / "site"
+    for release in ("1", "2"):
+        plant(site / "releases" / release, {"large.bin": LARGE})
+        (site / "releases" / release / "index.html").write_text(release)
+    plant(site / "downloads", {"large.bin": LARGE})
+    (site / "current").symlink_to("releases/1")
+    server = start_server(
+        f'{CONFIG}[[site]]\n[[site.mount]]\nat = "/downloads/"\nroot = "{site}/downloads"\n', root=site / "current"
+    )
+    with server.connect() as inside, server.connect() as outside, server.connect() as client:
+        inside.send(head("/large.bin"))
+        outside.send(head("/downloads/large.bin"))
+        for slow in (inside, outside):
+            slow.pending = slow.socket.recv(1000)
+        assert client.request("/").body == b"1"
+        (site / "current.new").symlink_to("releases/2")
+        subprocess.run(["mv", "-T", site / "current.new", site / "current"], check=True)
+
+        def switched() -> bool:
+            reply = client.request("/")
+            assert (reply.status, reply.body) in ((200, b"1"), (200, b"2"))
+            return reply.body == b"2"
+
+        wait_until(switched, "the new release")
+        assert outside.read_reply().body == stream("large.bin", LARGE)
+        with pytest.raises(EOFError):
+            inside.read_reply()
+        assert client.request("/large.bin").body == stream("large.bin", LARGE)
 
 
 # The unit
