@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests import fronts
+from tests.fronts import Behind, listener, place
 from tests.needs import find, needs
-from tests.server import Client, Reply, Server, wait_until
+from tests.server import Reply, Server, wait_until
 from tests.web import CONFIG, head, lines_of, plant, reset, serving, stream
 
 LARGE = 20_000_000
@@ -41,16 +42,14 @@ FRESH = "1h"
 SHORT = "1s"
 
 
-class Behind:
-    """The server, and the cache's address."""
+class Cached(Behind):
+    """The server, and the cache in front of it, which says in the field `state` whether it had something."""
 
-    def __init__(self, server: Server, front: tuple[str, int], state: str) -> None:
-        self.server = server
-        self._front = front
+    def __init__(self, server: Server, front: tuple[str, int], state: str, past: str) -> None:
+        super().__init__(server, front)
         self._state = state
-
-    def connect(self, source: str = "") -> Client:
-        return Client(self._front, source)
+        self.past = past
+        """A large file that goes past the cache, no faster than the client takes it."""
 
     def get(self, target: str, *fields: str) -> Reply:
         with self.connect() as client:
@@ -63,13 +62,14 @@ class Behind:
 
     def asked(self, target: str, count: int = 1) -> list[str]:
         """The access lines of the server for this target, when there are so many."""
-
-        def found() -> list[str] | None:
-            lines = [line for line in lines_of(self.server, count) if f'"GET {target} HTTP' in line]
-            return lines if len(lines) >= count else None
-
-        lines: list[str] = wait_until(found, f"{count} lines of {target}")
+        lines: list[str] = wait_until(lambda: self._asked(target, count), f"{count} lines of {target}")
         return lines
+
+    def _asked(self, target: str, count: int) -> list[str] | None:
+        log = self.server.access
+        lines = log.read_text().splitlines() if log.exists() else []
+        found = [line for line in lines if f'"GET {target} HTTP' in line]
+        return found if len(found) >= count else None
 
     def sockets(self) -> int:
         """Sockets of the worker: its connections, and a constant number of others."""
@@ -81,11 +81,8 @@ class Behind:
         return held
 
 
-@contextmanager
-def origin(tmp_path: Path, way: str, fresh: str) -> Iterator[Server]:
-    """The server that is behind."""
-    root = tmp_path / "root"
-    two = tmp_path / "two"
+def plant_all(root: Path, two: Path) -> None:
+    """The files of both sites; the page and its siblings have one time."""
     root.mkdir()
     two.mkdir()
     plant(root, SIZES)
@@ -93,36 +90,48 @@ def origin(tmp_path: Path, way: str, fresh: str) -> Iterator[Server]:
     for suffix, content in CODED.items():
         (root / f"page.html{suffix}").write_bytes(content)
         os.utime(root / f"page.html{suffix}", (1_700_000_000, 1_700_000_000))
-    listen = "127.0.0.1:0" if way == "tcp" else f"unix:{tmp_path}/back"
+
+
+@contextmanager
+def origin(tmp_path: Path, way: str, fresh: str) -> Iterator[Server]:
+    """The server that is behind."""
+    root, two = tmp_path / "root", tmp_path / "two"
+    plant_all(root, two)
+    listen = listener(way, tmp_path)
     server = f'[server]\nlisten = ["{listen}"]\ntrusted_proxies = ["127.0.0.1", "unix:"]\n'
     with serving(tmp_path, CONFIG + server + SITE.format(fresh=fresh, two=two), root=root) as running:
         yield running
 
 
 @contextmanager
-def nginx(tmp_path: Path, server: Server) -> Iterator[Behind]:
-    address = server.address
-    upstream = f"unix:{address}" if isinstance(address, str) else f"{address[0]}:{address[1]}"
-    places = {"server 127.0.0.1:8080;": f"server {upstream};", "/var/cache/nginx/flashpy": f"{tmp_path}/cache"}
+def nginx(tmp_path: Path, server: Server) -> Iterator[Cached]:
+    places = {
+        "server 127.0.0.1:8080;": f"server {place(server.address)};",
+        "/var/cache/nginx/flashpy": f"{tmp_path}/cache",
+    }
     with socket.create_server(("127.0.0.1", 0)) as front, fronts.nginx(tmp_path, "nginx-cache.conf", front, places):
-        yield Behind(server, front.getsockname(), "x-cache-status")
+        yield Cached(server, front.getsockname(), "x-cache-status", "/private/large.bin")
+
+
+def backend(address: tuple[str, int] | str) -> dict[str, str]:
+    """Where Varnish finds the server, in the place of what the example has."""
+    host, port = '.host = "127.0.0.1";', '.port = "8080";'
+    if isinstance(address, str):
+        return {host: f'.path = "{address}";', port: ""}
+    return {host: f'.host = "{address[0]}";', port: f'.port = "{address[1]}";'}
 
 
 @contextmanager
-def varnish(tmp_path: Path, server: Server) -> Iterator[Behind]:
-    address = server.address
-    host, port = ("127.0.0.1", 8080) if isinstance(address, str) else address
-    places = {'.host = "127.0.0.1";': f'.host = "{host}";', '.port = "8080";': f'.port = "{port}";'}
-    if isinstance(address, str):
-        places = {'.host = "127.0.0.1";': f'.path = "{address}";', '.port = "8080";': ""}
-    # So that the large file of this test is one.
-    text = fronts.example("varnish.vcl", {**places, "> 50000000": f"> {LARGE - 1}"})
-    (tmp_path / "varnish.vcl").write_text(text)
+def varnish(tmp_path: Path, server: Server) -> Iterator[Cached]:
+    # So that the large files of this test are such.
+    places = {**backend(server.address), "> 50000000": f"> {LARGE - 1}"}
+    (tmp_path / "varnish.vcl").write_text(fronts.example("varnish.vcl", places))
     work = tmp_path / "varnish"
     command = [str(find("varnishd")), "-F", "-j", "none", "-n", str(work), "-f", str(tmp_path / "varnish.vcl")]
     command += ["-a", "127.0.0.1:0", "-s", "malloc,64m", "-p", "http_gzip_support=off"]
     with fronts.running(command, tmp_path / "varnish.log"):
-        yield Behind(server, wait_until(lambda: varnish_address(work), "varnishd"), "x-cache")
+        front = wait_until(lambda: varnish_address(work), "varnishd")
+        yield Cached(server, front, "x-cache", "/downloads/large.bin")
 
 
 def varnish_address(work: Path) -> tuple[str, int] | None:
@@ -133,7 +142,7 @@ def varnish_address(work: Path) -> tuple[str, int] | None:
     return (words[1], int(words[2])) if said.returncode == 0 and len(words) >= 3 else None
 
 
-Open = Callable[[str], Behind]
+Open = Callable[[str], Cached]
 
 
 @pytest.fixture(
@@ -148,9 +157,9 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     kind, way = request.param
     with ExitStack() as stack:
 
-        def start(fresh: str = FRESH) -> Behind:
+        def start(fresh: str = FRESH) -> Cached:
             server = stack.enter_context(origin(tmp_path, way, fresh))
-            behind: Behind = stack.enter_context(kind(tmp_path, server))
+            behind: Cached = stack.enter_context(kind(tmp_path, server))
             return behind
 
         yield start
@@ -237,25 +246,37 @@ def test_codings_are_kept_apart(cache: Open) -> None:
 
 def test_pipelined_hits_and_misses(cache: Open) -> None:
     behind = cache(FRESH)
-    names = ["a.txt", "b.bin", "a.txt", "downloads/large.bin", "private/large.bin", "b.bin", "a.txt"]
+    # The last one is piped by Varnish, and its connection ends.
+    names = ["a.txt", "b.bin", "a.txt", "private/large.bin", "b.bin", "a.txt", "downloads/large.bin"]
     with behind.connect() as client:
         client.send(b"".join(head(f"/{name}") for name in names))
         for name in names:
             assert client.read_reply().body == stream(name, SIZES[name])
 
 
+def test_misses_use_connections_again(cache: Open) -> None:
+    """Clients that come one after the other, each with a connection of its own."""
+    behind = cache(FRESH)
+    for number in range(30):
+        assert behind.get(f"/a.txt?{number}").body == stream("a.txt", 1000)
+    assert behind.server.stop() == 0
+    assert len(lines_of(behind.server, 30)) == 30
+    # Varnish may have answered before it has put the connection back.
+    assert behind.server.counters()["connections_accepted"] <= 15
+
+
 def test_a_client_that_leaves_a_large_download_lets_the_server_go(cache: Open) -> None:
-    """Of what is not to be cached: the connection behind ends with the one in front."""
+    """Of what goes past the cache: the connection behind ends with the one in front."""
     behind = cache(FRESH)
     before = behind.sockets()
     for leave in (reset, lambda client: client.socket.close()):
         client = behind.connect()
-        client.send(head("/private/large.bin"))
+        client.send(head(behind.past))
         assert client.socket.recv(1000).startswith(b"HTTP/1.1 200 ")
         wait_until(lambda: behind.sockets() == before + 1, "the connection behind")
         leave(client)
         wait_until(lambda: behind.sockets() == before, "the end of the connection behind")
-    assert behind.get("/private/large.bin").body == stream("private/large.bin", LARGE)
+    assert behind.get(behind.past).body == stream(behind.past[1:], LARGE)
     assert behind.server.stop() == 0
     assert behind.server.counters()["connections_open"] == 0
     assert behind.server.counters()["arena_pinned"] == 0
@@ -276,10 +297,27 @@ def test_nginx_fetches_large_files_in_pieces(tmp_path: Path) -> None:
 
 
 @needs("varnishd")
-def test_varnish_leaves_large_files_and_their_ranges_to_the_server(tmp_path: Path) -> None:
-    whole = stream("downloads/large.bin", LARGE)
+@pytest.mark.parametrize("folder", ["downloads", "private"], ids=["piped", "passed"])
+def test_varnish_leaves_large_files_and_their_ranges_to_the_server(tmp_path: Path, folder: str) -> None:
+    target = f"/{folder}/large.bin"
+    whole = stream(target[1:], LARGE)
     with origin(tmp_path, "tcp", FRESH) as server, varnish(tmp_path, server) as behind:
-        assert behind.get("/downloads/large.bin").body == whole
-        part = behind.get("/downloads/large.bin", "Range: bytes=5000000-5000999")
+        assert behind.get(target).body == whole
+        part = behind.get(target, "Range: bytes=5000000-5000999")
         assert (part.status, part.body) == (206, whole[5_000_000:5_001_000])
-        assert '" 206 1000 ' in behind.asked("/downloads/large.bin", 2)[1]
+        assert '" 206 1000 ' in behind.asked(target, 2)[1]
+
+
+@needs("varnishd")
+def test_nothing_follows_a_piped_request_unseen(tmp_path: Path) -> None:
+    """Varnish would not look at it, and what a client claims in it would be believed."""
+    with origin(tmp_path, "tcp", FRESH) as server, varnish(tmp_path, server) as behind:
+        with behind.connect() as client:
+            client.send(head(behind.past) + head("/a.txt", "X-Forwarded-For: 6.6.6.6"))
+            with suppress(ConnectionResetError):  # of who sends more than is read
+                client.pending = client.read_to_end()
+            assert client.pending.startswith(b"HTTP/1.1 200 ")
+            assert client.pending.count(b"HTTP/1.1 ") == 1
+        assert server.stop() == 0
+        assert len(behind.asked(behind.past)) == 1
+        assert "6.6.6.6" not in server.access.read_text()

@@ -1,26 +1,27 @@
-"""nginx and HAProxy as conf/examples has them, in front of a real server: whose addresses the log has.
+"""nginx and HAProxy as conf/examples has them, in front of a real server: what comes through, and as whose.
 
 A client comes from an address of its own on the loopback network, which is not trusted; the proxies come from
-127.0.0.1, which is. Each example is used as it stands but for its addresses: the proxies get listening sockets that
-exist already, so nobody waits for a port, and nobody takes it.
+127.0.0.1 or over a unix socket, which are. HAProxy's example has two ways to say whose a request is: by a PROXY
+header before the first one, and by the fields of each.
 """
 
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests import fronts
-from tests.fronts import example, running
-from tests.needs import find, needs
-from tests.server import Client, Server
+from tests.fronts import Behind, listener, place
+from tests.needs import needs
+from tests.server import Client, Reply, Server
 from tests.web import CONFIG, head, lines_of, plant, reset, serving, stream
 
 LARGE = 20_000_000
-SIZES = {"a.txt": 1000, "large.bin": LARGE}
+SIZES = {"a.txt": 1000, "b.bin": 66_000, "empty.txt": 0, "large.bin": LARGE}
 CLIENTS = [f"127.0.0.{number}" for number in range(2, 7)]
 # What a client may claim of itself; none of it may come through.
 CLAIMS = (
@@ -37,120 +38,151 @@ root = "{two}"
 """
 
 
-class Behind:
-    """The server, and where its proxy listens: the first for whatever the example does first."""
+class Kind(NamedTuple):
+    """A proxy and its way to the server; of 155 requests at most so many new connections, at least so many hits."""
 
-    def __init__(self, server: Server, fronts: Sequence[socket.socket]) -> None:
-        self.server = server
-        self._fronts = [front.getsockname() for front in fronts]
+    tool: str
+    way: str
+    introduces: str = ""
+    connections: int = 10
+    hits: int = 100
 
-    def connect(self, source: str, front: int = 0) -> Client:
-        return Client(self._fronts[front], source)
 
-    def addresses(self, count: int) -> list[str]:
-        """Whose each access line is."""
-        return [line.split(" ")[0] for line in lines_of(self.server, count)]
+# Of the connections that are one client's alone HAProxy keeps only some; the others are used again, whoever asks.
+# One more for each health check.
+_FEW = {"connections": 140, "hits": 30}
+KINDS = {
+    "nginx-tcp": Kind("nginx", "tcp", connections=len(CLIENTS)),
+    "nginx-unix": Kind("nginx", "unix", connections=len(CLIENTS)),
+    "haproxy-fields-tcp": Kind("haproxy", "tcp"),
+    "haproxy-fields-unix": Kind("haproxy", "unix"),
+    "haproxy-v1-tcp": Kind("haproxy", "tcp", "send-proxy", **_FEW),
+    "haproxy-v2-tcp": Kind("haproxy", "tcp", "send-proxy-v2", **_FEW),
+    "haproxy-v2-unix": Kind("haproxy", "unix", "send-proxy-v2", **_FEW),
+}
 
 
 @contextmanager
-def site(tmp_path: Path, server: str) -> Iterator[Server]:
+def site(tmp_path: Path, listen: str) -> Iterator[Server]:
     """The server that is behind; a second site has nothing but one file."""
     root, two = tmp_path / "root", tmp_path / "two"
     root.mkdir()
     two.mkdir()
     plant(root, SIZES)
     (two / "two.txt").write_text("two")
-    config = f"{CONFIG}[server]\n{server}{SITES.format(two=two)}"
+    trusted = 'trusted_proxies = ["127.0.0.1", "unix:"]'
+    config = f"{CONFIG}[server]\nlisten = {listen}\n{trusted}\n{SITES.format(two=two)}"
     with serving(tmp_path, config, root=root) as running_server:
         yield running_server
 
 
+@contextmanager
+def nginx(tmp_path: Path, kind: Kind, front: socket.socket) -> Iterator[Behind]:
+    with site(tmp_path, f'["{listener(kind.way, tmp_path)}"]') as server:
+        places = {"server 127.0.0.1:8080;": f"server {place(server.address)};"}
+        with fronts.nginx(tmp_path, "nginx-proxy.conf", front, places):
+            yield Behind(server, front.getsockname())
+
+
+@contextmanager
+def haproxy(tmp_path: Path, kind: Kind, front: socket.socket) -> Iterator[Behind]:
+    introduced, plain = listener(kind.way, tmp_path), listener(kind.way, tmp_path, "plain", "127.0.0.8")
+    listen = f'[{{ address = "{introduced}", proxy_protocol = true }}, "{plain}"]'
+    with site(tmp_path, listen) as server, socket.create_server(("127.0.0.1", 0)) as other:
+        first, second = (place(address, "unix@") for address in server.addresses)
+        header = kind.introduces or "send-proxy-v2"
+        places = {"127.0.0.1:8081 send-proxy-v2": f"{first} {header}", "127.0.0.1:8082": second}
+        listening = [front, other] if kind.introduces else [other, front]
+        with fronts.haproxy(tmp_path, listening, places):
+            yield Behind(server, front.getsockname())
+
+
+PROXIES = {"nginx": nginx, "haproxy": haproxy}
+
+
+@pytest.fixture(params=[pytest.param(kind, id=name, marks=needs(kind.tool)) for name, kind in KINDS.items()])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    return found
+
+
 @pytest.fixture
-def nginx(tmp_path: Path) -> Iterator[Behind]:
+def behind(tmp_path: Path, kind: Kind) -> Iterator[Behind]:
+    with socket.create_server(("127.0.0.1", 0)) as front, PROXIES[kind.tool](tmp_path, kind, front) as found:
+        yield found
+
+
+def addresses(server: Server, count: int) -> list[str]:
+    """Whose each access line is."""
+    return [line.split(" ")[0] for line in lines_of(server, count)]
+
+
+def get(client: Client, target: str, *fields: str) -> Reply:
+    client.send(head(target, *fields))
+    return client.read_reply()
+
+
+def ask_in_turn(clients: Mapping[str, Client]) -> None:
+    """The same request of several clients, each on a connection that it keeps, and some with claims."""
+    for turn in range(30):
+        for source, client in clients.items():
+            reply = get(client, "/a.txt", "Host: one.example", *(CLAIMS if turn % 3 == 2 else ()))
+            assert reply.body == stream("a.txt", 1000), source
+    for client in clients.values():
+        assert get(client, "/two.txt", "Host: two.example:80").body == b"two"
+
+
+def test_every_client_has_its_address_and_connections_are_used_again(behind: Behind, kind: Kind) -> None:
+    server = behind.server
     with ExitStack() as stack:
-        server = stack.enter_context(site(tmp_path, 'trusted_proxies = ["127.0.0.1"]\n'))
-        front = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        places = {"server 127.0.0.1:8080;": f"server 127.0.0.1:{server.port};"}
-        stack.enter_context(fronts.nginx(tmp_path, "nginx-proxy.conf", front, places))
-        yield Behind(server, [front])
+        ask_in_turn({source: stack.enter_context(behind.connect(source)) for source in CLIENTS})
+    assert addresses(server, 155) == CLIENTS * 31
+    assert server.stop() == 0
+    counters = server.counters()
+    assert counters["proxy_refused"] == 0  # health checks included
+    assert counters["connections_accepted"] <= kind.connections
+    assert counters["memo_hits"] >= kind.hits
+    assert not [line for line in server.log_lines() if "closed: " in line]
 
 
-@pytest.fixture(params=["send-proxy-v2", "send-proxy"])
-def haproxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Behind]:
-    listen = 'listen = [{ address = "127.0.0.1:0", proxy_protocol = true }, "127.0.0.8:0"]\n'
-    with ExitStack() as stack:
-        server = stack.enter_context(site(tmp_path, f'{listen}trusted_proxies = ["127.0.0.1"]\n'))
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
-        introduced, plain = (":".join(map(str, address)) for address in server.addresses)
-        places = {
-            "bind 127.0.0.1:80\n": f"bind fd@{sockets[0].fileno()}\n",
-            "bind 127.0.0.1:81\n": f"bind fd@{sockets[1].fileno()}\n",
-            "127.0.0.1:8081 send-proxy-v2": f"{introduced} {request.param}",
-            "127.0.0.1:8082": plain,
-        }
-        (tmp_path / "haproxy.cfg").write_text(example("haproxy.cfg", places))
-        command = [str(find("haproxy")), "-db", "-f", f"{tmp_path}/haproxy.cfg"]
-        descriptors = [front.fileno() for front in sockets]
-        stack.enter_context(running(command, tmp_path / "haproxy.log", pass_fds=descriptors))
-        yield Behind(server, sockets)
+def test_pipelined(behind: Behind) -> None:
+    names = ["a.txt", "b.bin", "empty.txt", "a.txt", "large.bin", "b.bin"] * 3
+    with behind.connect(CLIENTS[0]) as client:
+        client.send(b"".join(head(f"/{name}", *CLAIMS) for name in names))
+        for name in names:
+            assert client.read_reply().body == stream(name, SIZES[name])
+    assert addresses(behind.server, len(names)) == [CLIENTS[0]] * len(names)
 
 
-def every_client_has_its_address(behind: Behind, front: int = 0) -> None:
-    """The same request of several clients in turn, each on a connection that it keeps, and some with claims."""
-    with ExitStack() as stack:
-        clients = {source: stack.enter_context(behind.connect(source, front)) for source in CLIENTS}
-        for turn in range(30):
-            for source, client in clients.items():
-                client.send(head("/a.txt", "Host: one.example", *(CLAIMS if turn % 3 == 2 else ())))
-                assert client.read_reply().body == stream("a.txt", 1000), source
-        for client in clients.values():
-            client.send(head("/two.txt", "Host: two.example:80"))
-            assert client.read_reply().body == b"two"
-    assert behind.addresses(155) == CLIENTS * 31
+def test_ranges_and_conditions(behind: Behind) -> None:
+    whole = stream("large.bin", LARGE)
+    with behind.connect() as client:
+        tag = get(client, "/large.bin", "Range: bytes=0-0").headers["etag"]
+        part = get(client, "/large.bin", "Range: bytes=65530-70000", f"If-Range: {tag}")
+        assert (part.status, part.body) == (206, whole[65_530:70_001])
+        assert part.headers["content-range"] == f"bytes 65530-70000/{LARGE}"
+        assert get(client, "/a.txt", "Range: bytes=5000-").headers["content-range"] == "bytes */1000"
+        same = get(client, "/large.bin", f"If-None-Match: {tag}")
+        assert (same.status, same.headers["etag"], same.body) == (304, tag, b"")
+        assert get(client, "/a.txt", 'If-Match: "x"').status == 412
+        assert get(client, "/a.txt").body == stream("a.txt", 1000)
 
 
-def clients_leave_in_the_middle(behind: Behind, front: int = 0) -> None:
-    """Each is logged with what was sent, as itself, and nobody else notices."""
-    for source in CLIENTS:
-        client = behind.connect(source, front)
+def leave_in_the_middle(behind: Behind, sources: Sequence[str]) -> None:
+    """Clients that have seen the beginning of a large reply, and go."""
+    for source in sources:
+        client = behind.connect(source)
         client.send(head("/large.bin"))
         assert client.socket.recv(1000).startswith(b"HTTP/1.1 200 ")
         reset(client)
-    with behind.connect("127.0.0.9", front) as other:
-        other.send(head("/large.bin"))
-        assert other.read_reply().body == stream("large.bin", LARGE)
-    assert Counter(behind.addresses(6)) == dict.fromkeys([*CLIENTS, "127.0.0.9"], 1)
 
 
-@needs("nginx")
-def test_nginx_and_the_address_of_each_client(nginx: Behind) -> None:
-    every_client_has_its_address(nginx)
-    assert nginx.server.stop() == 0
-    counters = nginx.server.counters()
-    assert counters["connections_accepted"] <= len(CLIENTS)  # used again, whoever the client
-    assert counters["memo_hits"] >= 100
-
-
-@needs("nginx")
-def test_nginx_and_clients_that_leave(nginx: Behind) -> None:
-    clients_leave_in_the_middle(nginx)
-
-
-@needs("haproxy")
-@pytest.mark.parametrize("front", [0, 1], ids=["introduced", "fields"])
-def test_haproxy_and_the_address_of_each_client(haproxy: Behind, front: int) -> None:
-    every_client_has_its_address(haproxy, front)
-    assert haproxy.server.stop() == 0
-    counters = haproxy.server.counters()
-    assert counters["proxy_refused"] == 0  # its health checks included
-    # Of the connections that are one client's alone HAProxy keeps only some; the others are used again, whoever asks.
-    most, least = ((10, 100), (140, 30))[front == 0]
-    assert counters["connections_accepted"] <= most
-    assert counters["memo_hits"] >= least
-    assert not [line for line in haproxy.server.log_lines() if "closed: " in line]
-
-
-@needs("haproxy")
-@pytest.mark.parametrize("front", [0, 1], ids=["introduced", "fields"])
-def test_haproxy_and_clients_that_leave(haproxy: Behind, front: int) -> None:
-    clients_leave_in_the_middle(haproxy, front)
+def test_clients_that_leave_in_the_middle(behind: Behind) -> None:
+    """Each is logged with what was sent, as itself, and nobody else notices."""
+    leave_in_the_middle(behind, CLIENTS)
+    with behind.connect("127.0.0.9") as other:
+        assert get(other, "/large.bin").body == stream("large.bin", LARGE)
+    assert Counter(addresses(behind.server, 6)) == dict.fromkeys([*CLIENTS, "127.0.0.9"], 1)
+    assert behind.server.stop() == 0
+    assert behind.server.counters()["connections_open"] == 0
+    assert behind.server.counters()["arena_pinned"] == 0

@@ -36,12 +36,17 @@ sub vcl_recv {
     } else if (req.http.Accept-Encoding ~ "(?i)(^|[ ,])gzip *(,|$)") {
         set req.http.Accept-Encoding = "gzip";
     }
+    # Large files go straight through, and their ranges to flashpy, no faster than the client takes them. What is
+    # only not cached (`pass`) Varnish fetches at once and holds until the client has it.
+    if (req.url ~ "^/downloads/") {
+        return (pipe);
+    }
 }
 
 sub vcl_backend_response {
     # Kept for so long after it is too old, to be asked for with If-None-Match; a 304 makes it fresh again.
     set beresp.keep = 1h;
-    # Large files go past the cache, and their ranges to flashpy.
+    # Other large files go past the cache. From Varnish 7.3 on `-p transit_buffer=1M` limits what it holds of each.
     if (beresp.status == 200 && std.integer(beresp.http.Content-Length, 0) > 50000000) {
         return (pass(10m));
     }
