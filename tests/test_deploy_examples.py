@@ -4,26 +4,27 @@ systemd as the first process and without a Docker daemon."""
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from flashpy.config import load
 from tests.conftest import StartServer
+from tests.fronts import EXAMPLES, end
 from tests.needs import find, needs
-from tests.server import REPOSITORY, Client, wait_until
+from tests.server import REPOSITORY, Client, Server, wait_until
 from tests.web import CONFIG, head, plant, stream
 
-EXAMPLES = REPOSITORY / "conf" / "examples"
 UNIT = EXAMPLES / "flashpy.service"
+DOCKERFILE = EXAMPLES / "Dockerfile"
 DOCUMENT = REPOSITORY / "docs" / "deploy.md"
 LARGE = 20_000_000
-DOCKERFILE = EXAMPLES / "Dockerfile"
 # The words of a command as a program: the command is not always where the interpreter is.
 FLASHPY = [sys.executable, "-m", "flashpy"]
 ENVIRONMENT = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'helpers'}", "PATH": "/usr/bin:/bin"}
@@ -52,19 +53,27 @@ def instruction(name: str) -> str:
     return [rest for word, rest in instructions() if word == name][-1]
 
 
+def run_as_told(word: str, old: str, new: str, folder: Path) -> None:
+    """Run the document's commands that have `word`, at another place than theirs, as a shell does."""
+    lines = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("    ") and word in line]
+    assert lines
+    assert all(old in line for line in lines)
+    script = "\n".join(lines).replace(old, new)
+    subprocess.run(["/bin/sh", "-e", "-c", script], cwd=folder, check=True)
+
+
 @contextmanager
 def started(command: list[str], folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A flashpy command line that serves, and its port."""
     said = folder / "said"
     with said.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=ENVIRONMENT, start_new_session=True)
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=ENVIRONMENT)
     try:
         ready = re.compile(r"^flashpy: listening on http://127\.0\.0\.1:(\d+)$", re.MULTILINE)
         match = wait_until(lambda: ready.search(said.read_text()), "the ready line")
         yield process, int(match[1])
     finally:
-        process.terminate()
-        process.wait(30)
+        end(process)
 
 
 # The document
@@ -85,36 +94,116 @@ def test_every_link_of_the_document_leads_somewhere() -> None:
     assert [link for link in links if not (DOCUMENT.parent / link).exists()] == []
 
 
-def test_a_release_is_switched_and_no_request_fails(start_server: StartServer, tmp_path: Path) -> None:
-    """As the document says: large downloads under way are cut short, but for those of a mount outside."""
-    site = tmp_path / "site"
-    for release in ("1", "2"):
-        plant(site / "releases" / release, {"large.bin": LARGE})
-        (site / "releases" / release / "index.html").write_text(release)
-    plant(site / "downloads", {"large.bin": LARGE})
-    (site / "current").symlink_to("releases/1")
-    server = start_server(
-        f'{CONFIG}[[site]]\n[[site.mount]]\nat = "/downloads/"\nroot = "{site}/downloads"\n', root=site / "current"
-    )
-    with server.connect() as inside, server.connect() as outside, server.connect() as client:
-        inside.send(head("/large.bin"))
-        outside.send(head("/downloads/large.bin"))
-        for slow in (inside, outside):
-            slow.pending = slow.socket.recv(1000)
-        assert client.request("/").body == b"1"
-        (site / "current.new").symlink_to("releases/2")
-        subprocess.run(["mv", "-T", site / "current.new", site / "current"], check=True)
+def test_every_example_is_run_and_told() -> None:
+    tests = "".join(file.read_text() for file in Path(__file__).parent.glob("*.py"))
+    names = {file.name for file in EXAMPLES.iterdir()} - {"Dockerfile.dockerignore"}  # which goes with its Dockerfile
+    assert len(names) >= 6
+    assert [name for name in names if f'"{name}"' not in tests] == []
+    assert [name for name in names if name not in DOCUMENT.read_text()] == []
 
-        def switched() -> bool:
-            reply = client.request("/")
-            assert (reply.status, reply.body) in ((200, b"1"), (200, b"2"))
-            return reply.body == b"2"
 
-        wait_until(switched, "the new release")
-        assert outside.read_reply().body == stream("large.bin", LARGE)
+class Releases:
+    """The folders of the document: releases, one of them current, and downloads that are outside of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.current = folder / "current"
+        first = folder / "releases" / "1"
+        plant(first, {"large.bin": LARGE})
+        plant(folder / "downloads", {"large.bin": LARGE})
+        (first / "index.html").write_text("1")
+        self.current.symlink_to("releases/1")
+        shutil.copytree(first, folder / "build")
+        (folder / "build" / "index.html").write_text("2")
+
+    def switch(self) -> None:
+        """To the second one, which has the same large file with the same time."""
+        run_as_told("/srv/example/", "/srv/example", str(self.folder), self.folder)
+
+    def config(self, more: str = "") -> str:
+        """As the document has it, and more of what begins in the table `cache`."""
+        return f'{CONFIG}{more}[[site]]\n[[site.mount]]\nat = "/downloads/"\nroot = "{self.folder}/downloads"\n'
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> Releases:
+    return Releases(tmp_path / "example")
+
+
+def begin(server: Server, target: str) -> Client:
+    """A client that has begun to read."""
+    client = server.connect()
+    client.send(head(target))
+    client.pending = client.socket.recv(1000)
+    return client
+
+
+def has_switched(client: Client) -> bool:
+    """Whether the new release is there; either is a whole reply."""
+    reply = client.request("/")
+    assert (reply.status, reply.body) in ((200, b"1"), (200, b"2"))
+    return reply.body == b"2"
+
+
+def test_a_release_is_switched_and_no_request_fails(start_server: StartServer, releases: Releases) -> None:
+    """Large downloads under way are cut short, but for those of a mount outside, and can be gone on with."""
+    whole = stream("large.bin", LARGE)
+    server = start_server(releases.config(), root=releases.current)
+    tag = server.get("/large.bin", method="HEAD").headers["etag"]
+    with begin(server, "/large.bin") as inside, begin(server, "/downloads/large.bin") as outside:
+        with server.connect() as client:
+            assert not has_switched(client)
+            releases.switch()
+            wait_until(lambda: has_switched(client), "the new release")
+        assert outside.read_reply().body == whole
         with pytest.raises(EOFError):
             inside.read_reply()
-        assert client.request("/large.bin").body == stream("large.bin", LARGE)
+    rest = server.get("/large.bin", {"Range": f"bytes={LARGE - 1000}-", "If-Range": tag})
+    assert (rest.status, rest.body) == (206, whole[-1000:])
+
+
+def test_after_a_reload_nothing_of_an_old_release_is_sent(start_server: StartServer, releases: Releases) -> None:
+    """However long what is in memory may be used."""
+    more = 'revalidate = "1h"\nmax_stale = "1h"\n[server]\npidfile = "pid"\n'
+    server = start_server(releases.config(more), root=releases.current)
+    old = set(server.workers())
+    assert server.get("/").body == b"1"
+    releases.switch()
+    assert server.get("/").body == b"1"
+    run_as_told("kill -HUP", "/run/flashpy/flashpy.pid", str(server.folder / "pid"), server.folder)
+    server.wait_log("[info] reloaded:")
+    wait_until(lambda: not old & server.tree().keys(), "the end of the old worker")
+    assert server.get("/").body == b"2"
+
+
+def test_logs_are_rotated(start_server: StartServer, docroot: Path) -> None:
+    """And nothing is done when no server runs."""
+    server = start_server('[server]\npidfile = "pid"\n', root=docroot)
+    pidfile = server.folder / "pid"
+    assert server.get("/a.txt").status == 200
+    wait_until(lambda: server.access.exists() and "/a.txt" in server.access.read_text(), "the line")
+    server.access.rename(server.folder / "access.log.1")
+    run_as_told("kill -USR1", "/run/flashpy/flashpy.pid", str(pidfile), server.folder)
+    wait_until(server.access.exists, "the new log")
+    # Lines under way may still go into the old one.
+    wait_until(lambda: server.get("/docs/").status == 200 and "/docs/" in server.access.read_text(), "its first line")
+    assert server.stop() == 0
+    assert not pidfile.exists()
+    run_as_told("kill -USR1", "/run/flashpy/flashpy.pid", str(pidfile), server.folder)
+
+
+def test_connections_are_limited_where_each_client_is_introduced(start_server: StartServer, docroot: Path) -> None:
+    """And are the proxy's own elsewhere."""
+    listen = f'listen = [{{ address = "unix:{docroot.parent}/s", proxy_protocol = true }}, "127.0.0.1:0"]\n'
+    trusted = 'trusted_proxies = ["unix:", "127.0.0.1"]\n[limits]\nclient_connections = 2\n'
+    server = start_server(f"[server]\n{listen}{trusted}", root=docroot)
+    request = head("/a.txt", "X-Forwarded-For: 203.0.113.7")
+    for listener, greeting, expected in ((0, b"PROXY TCP4 203.0.113.7 192.0.2.1 5 6\r\n", 429), (1, b"", 200)):
+        with ExitStack() as stack:
+            clients = [stack.enter_context(server.connect(listener)) for _ in range(3)]
+            for client, status in zip(clients, (200, 200, expected), strict=True):
+                client.send(greeting + request)
+                assert client.read_reply().status == status
 
 
 # The unit
@@ -168,33 +257,31 @@ def calls_of(group: str) -> set[str]:
     return (set(words) - inner).union(*map(calls_of, inner))
 
 
+def do_all(server: Server) -> None:
+    """Misses, hits, a listing, a link and what is not there, on each listener."""
+    for target in ("/a.txt", "/a.txt", "/docs/", "/docs/b.bin", "/link", "/nothing"):
+        for listener in range(2):
+            with server.connect(listener) as client:
+                assert client.request(target).status == (404 if target == "/nothing" else 200)
+
+
 @needs("systemd-analyze", "strace")
-def test_the_units_filter_lets_every_system_call_through(tmp_path: Path) -> None:
-    """Of a start, misses, hits, a listing, a link, a reload and the end, by every process of it."""
-    root = tmp_path / "root"
-    root.mkdir()
+def test_the_units_filter_lets_every_system_call_through(start_server: StartServer, tmp_path: Path) -> None:
+    """Of a start, requests, a reload and the end, by every process of it."""
+    root, trace = tmp_path / "root", tmp_path / "trace"
     plant(root, {"a.txt": 1000, "docs/b.bin": 3_000_000})
     (root / "link").symlink_to("a.txt")
-    file = tmp_path / "flashpy.toml"
-    file.write_text(
-        f'[server]\nlisten = ["127.0.0.1:0", "unix:{tmp_path}/socket"]\nworkers = 2\n'
-        f'[log]\naccess = "{tmp_path}/access.log"\nerror = "{tmp_path}/error.log"\n'
-        f'[[site]]\nroot = "{root}"\nlisting = "html"\n'
-    )
-    trace = tmp_path / "trace"
-    command = [str(find("strace")), "-f", "-qq", "-o", str(trace), "-I", "2"]
-    with started([*command, *FLASHPY, "serve", "-c", str(file)], tmp_path) as (process, port):
-        (master,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
-        for turn in range(2):
-            for target in ("/a.txt", "/a.txt", "/docs/", "/docs/b.bin", "/link", "/nothing"):
-                for address in (("127.0.0.1", port), str(tmp_path / "socket")):
-                    with Client(address) as client:
-                        assert client.request(target).status == (404 if target == "/nothing" else 200)
-            if turn == 0:
-                subprocess.run(["/bin/kill", "-HUP", str(master)], check=True)
-                wait_until(lambda: "[info] reloaded:" in (tmp_path / "error.log").read_text(), "the reload")
-        subprocess.run(["/bin/kill", "-TERM", str(master)], check=True)
-        assert process.wait(60) == 0
+    config = f'[server]\nlisten = ["127.0.0.1:0", "unix:{tmp_path}/s"]\nworkers = 2\n[[site]]\nlisting = "html"\n'
+    # The server is the process that is started; strace runs beside it and ends with it.
+    traced = ["-c", "import os, sys; os.execv(sys.argv[1], sys.argv[1:])", str(find("strace"))]
+    traced += ["-D", "-f", "-qq", "-o", str(trace), *FLASHPY, "serve", "-c"]
+    server = start_server(config, root=root, program=traced)
+    do_all(server)
+    server.signal(signal.SIGHUP)
+    server.wait_log("[info] reloaded:")
+    do_all(server)
+    assert server.stop() == 0
+    wait_until(lambda: not server.tree(), "the end of strace")
     made = set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))
     assert {"openat2", "memfd_create", "pidfd_open", "accept4"} <= made
     assert settings()["SystemCallFilter"] == ["@system-service"]

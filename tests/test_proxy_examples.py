@@ -63,22 +63,22 @@ KINDS = {
 
 
 @contextmanager
-def site(tmp_path: Path, listen: str) -> Iterator[Server]:
-    """The server that is behind; a second site has nothing but one file."""
+def site(tmp_path: Path, listen: str, *trusted: str) -> Iterator[Server]:
+    """The server that is behind, which trusts its proxies and more; a second site has nothing but one file."""
     root, two = tmp_path / "root", tmp_path / "two"
     root.mkdir()
     two.mkdir()
     plant(root, SIZES)
     (two / "two.txt").write_text("two")
-    trusted = 'trusted_proxies = ["127.0.0.1", "unix:"]'
-    config = f"{CONFIG}[server]\nlisten = {listen}\n{trusted}\n{SITES.format(two=two)}"
+    proxies = ["127.0.0.1", "unix:", *trusted]
+    config = f"{CONFIG}[server]\nlisten = {listen}\ntrusted_proxies = {proxies}\n{SITES.format(two=two)}"
     with serving(tmp_path, config, root=root) as running_server:
         yield running_server
 
 
 @contextmanager
-def nginx(tmp_path: Path, kind: Kind, front: socket.socket) -> Iterator[Behind]:
-    with site(tmp_path, f'["{listener(kind.way, tmp_path)}"]') as server:
+def nginx(tmp_path: Path, kind: Kind, front: socket.socket, *trusted: str) -> Iterator[Behind]:
+    with site(tmp_path, f'["{listener(kind.way, tmp_path)}"]', *trusted) as server:
         places = {"server 127.0.0.1:8080;": f"server {place(server.address)};"}
         with fronts.nginx(tmp_path, "nginx-proxy.conf", front, places):
             yield Behind(server, front.getsockname())
@@ -186,3 +186,17 @@ def test_clients_that_leave_in_the_middle(behind: Behind) -> None:
     assert behind.server.stop() == 0
     assert behind.server.counters()["connections_open"] == 0
     assert behind.server.counters()["arena_pinned"] == 0
+
+
+@needs("nginx")
+def test_a_cdn_in_front_of_nginx(tmp_path: Path) -> None:
+    """When both are trusted the client is whom the CDN names; what else the CDN lets through is nginx's to remove."""
+    cdn = "127.0.0.7"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as front,
+        nginx(tmp_path, KINDS["nginx-tcp"], front, cdn) as behind,
+        behind.connect(cdn) as client,
+    ):
+        reply = get(client, "/a.txt", "X-Forwarded-For: 6.6.6.6, 203.0.113.7", *CLAIMS[1:])
+        assert reply.body == stream("a.txt", 1000)
+        assert addresses(behind.server, 1) == ["203.0.113.7"]
