@@ -69,6 +69,13 @@ ORDER = """
     flashpy.boot flashpy.generation
     flashpy.crew flashpy.renewal
     flashpy.arbiter
+
+    flashpy.precompress
+    flashpy.precompress.forks flashpy.precompress.plan
+    flashpy.precompress.summary flashpy.precompress.walk
+    flashpy.precompress.siblings
+    flashpy.precompress.run
+
     flashpy.cli
     flashpy.__main__
 """
