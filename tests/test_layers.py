@@ -21,7 +21,7 @@ ORDER = """
     flashpy_helpers
     flashpy_helpers.channel flashpy_helpers.query
     flashpy_helpers.wire
-    flashpy_helpers.records
+    flashpy_helpers.codings flashpy_helpers.records
     flashpy_helpers.beneath flashpy_helpers.disk flashpy_helpers.listingtemplate flashpy_helpers.logfile
     flashpy_helpers.listing
     flashpy_helpers.listingpage
@@ -69,6 +69,13 @@ ORDER = """
     flashpy.boot flashpy.generation
     flashpy.crew flashpy.renewal
     flashpy.arbiter
+
+    flashpy.precompress
+    flashpy.precompress.forks flashpy.precompress.plan
+    flashpy.precompress.summary flashpy.precompress.walk
+    flashpy.precompress.siblings
+    flashpy.precompress.run
+
     flashpy.cli
     flashpy.__main__
 """
@@ -80,7 +87,10 @@ WORKER |= {"flashpy.loop"} | {name for name in ROWS if name.startswith("flashpy.
 MASTER = {name for name in ROWS if ROWS[name] > ROWS["flashpy.worker"]} | {"flashpy.pidfile"}
 
 # The only modules of the helper side that flashpy may use.
-SHARED = {f"flashpy_helpers{name}" for name in ("", ".channel", ".query", ".records", ".wire")}
+SHARED = {f"flashpy_helpers{name}" for name in ("", ".channel", ".codings", ".query", ".records", ".wire")}
+# The only one of them that may use more than the standard library, and what.
+CODINGS = "flashpy_helpers.codings"
+COMPRESSORS = {"brotli", "backports", "compression"}
 
 
 def module_name(file: Path, package_root: Path) -> str:
@@ -150,7 +160,13 @@ def test_a_module_imports_only_lower_ones(name: str) -> None:
 def test_helpers_need_the_standard_library_only() -> None:
     for name in of_package("flashpy_helpers"):
         strange = top_levels(IMPORTS[name]) - sys.stdlib_module_names - {"flashpy_helpers"}
-        assert not strange, name
+        assert strange <= (COMPRESSORS if name == CODINGS else set()), name
+
+
+def test_what_runs_without_site_packages_knows_no_compressor() -> None:
+    """Nor does a worker: it would load them for nothing."""
+    for name in {"flashpy_helpers.__main__", "flashpy_helpers.pathname", *WORKER}:
+        assert CODINGS not in reached(name), name
 
 
 def test_flashpy_uses_only_the_shared_part_of_the_helpers() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashpy.http.mime import DEFAULT, TYPES, content_type, extension
+from flashpy.http.mime import DEFAULT, TYPES, compressible, content_type, extension
 
 OCTETS = DEFAULT.encode()
 
@@ -79,6 +79,25 @@ def test_a_charset_in_an_override_stays() -> None:
     overrides = {"txt": "text/plain; Charset=latin-1", "md": "text/markdown; variant=GFM"}
     assert content_type(b"a.txt", overrides, "utf-8") == b"text/plain; Charset=latin-1"
     assert content_type(b"a.md", overrides, "utf-8") == b"text/markdown; variant=GFM; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [b"text/html", b"Text/CSS; charset=utf-8", b"image/svg+xml", b"application/ld+json", b"application/json",
+     b"text/javascript", b"application/wasm", b"font/ttf", b"font/otf", b"application/vnd.ms-fontobject",
+     b"image/vnd.microsoft.icon", b"image/bmp"],
+)  # fmt: skip
+def test_what_shrinks_is_compressible(kind: bytes) -> None:
+    assert compressible(kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [b"image/png", b"image/webp", b"font/woff2", b"video/mp4", b"application/zip", b"application/gzip",
+     b"application/x-brotli", b"application/zstd", b"application/octet-stream", b""],
+)  # fmt: skip
+def test_what_is_compressed_already_is_not(kind: bytes) -> None:
+    assert not compressible(kind)
 
 
 def test_the_table_is_well_formed() -> None:
