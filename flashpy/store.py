@@ -190,7 +190,7 @@ class HelperStore:
 
     def doubt(self, job: wire.Job) -> None:
         """What was found may be of before a change: the next request looks again."""
-        if not isinstance(job, wire.Check):
+        if isinstance(job, wire.Lookup | wire.List):
             self._pathnames.drop((job.root, job.path))
 
     def end_turn(self) -> None:

@@ -58,9 +58,9 @@ class Task:
     def doubt(self, touched: Callable[[tuple[int, bytes]], bool]) -> None:
         """Something has changed: whether the helper, which has it, was to look at what is `touched`.
 
-        A check needs no doubt: the entries that it is about know the time of the change.
+        A check needs no doubt, since its entries know the time of the change, nor a load, which is of one version.
         """
-        if not isinstance(self.job, wire.Check):
+        if isinstance(self.job, wire.Lookup | wire.List):
             self.doubted |= touched((self.job.root, self.job.path))
 
     def wanted(self) -> bool:

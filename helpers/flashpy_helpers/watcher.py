@@ -1,8 +1,9 @@
 """The watcher: hears of changed files from the kernel and tells the master, which tells the workers.
 
-It may wait for a disk, so that nobody else has to. All it does is to make news come sooner: what it
-misses the workers find when they look again. What it could have missed it knows (a queue that was full, a
-channel that was full, its own start), and then it tells that everything may be different.
+It may wait for a disk, so that nobody else has to; a root that hangs holds up the news of the others
+too. All it does is to make news come sooner: what it misses the workers find when they look again. What
+it could have missed it knows (a queue that was full, a channel that was full, its own start), and then it
+tells that everything may be different.
 
 The first change is told at once, those that follow are gathered, for 2 ms and then for longer, up to 20:
 a file that is written and renamed is told quickly, and a deployment that takes a second in some fifty
@@ -14,7 +15,6 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
 
 from flashpy_helpers import channel, news
 from flashpy_helpers.inotify import OVERFLOW, Inotify
@@ -78,9 +78,8 @@ class Outbox:
 class Watcher:
     """All roots that are watched; a tree for each path, which several numbers may have."""
 
-    def __init__(self, control: socket.socket, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._clock = clock
         self._outbox = Outbox(control)
         self._inotify: Inotify | None = None
         self._trees: dict[bytes, Tree] = {}
@@ -94,15 +93,15 @@ class Watcher:
         """Watch and tell until the master has gone."""
         try:
             while self._take_orders():
-                self._settle(self._clock())
+                self._settle(time.monotonic())
                 self._wait()
                 self._read_events()
-                self._outbox.flush(self._clock())
+                self._outbox.flush(time.monotonic())
         except (BrokenPipeError, ConnectionResetError):
             return
 
     def _wait(self) -> None:
-        now = self._clock()
+        now = time.monotonic()
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         if self._inotify is not None:
@@ -151,7 +150,7 @@ class Watcher:
             self._outbox.add(number, path, deep)
 
     def _rest(self) -> None:
-        self._outbox.flush(self._clock())
+        self._outbox.flush(time.monotonic())
 
     # What is watched
 
@@ -192,7 +191,7 @@ class Watcher:
             if self._inotify is None and self._trees:
                 self._renew()
         for tree in list(self._trees.values()) if self._inotify is not None else ():
-            if tree.moved or (look and tree.has_moved()) or (again and errno.ENOSPC in tree.unwatched):
+            if tree.moved or (look and tree.has_moved()) or (again and tree.is_incomplete()):
                 self._watch(tree)
 
     def _renew(self) -> None:

@@ -89,7 +89,7 @@ class _Step:
 
     def hear(self, event: Event) -> None:
         """Whether the way leads elsewhere now."""
-        if event.name == self.name or event.mask & _ITSELF:
+        if event.mask & _ITSELF or (event.name == self.name and event.mask & _NAMES):
             self.tree.moved = True
 
 
@@ -141,6 +141,10 @@ class Tree:
         Not every exchange makes an event: a file system is mounted over it, or a folder on the way cannot be read.
         """
         return self.moved or self._find_place() != self._place
+
+    def is_incomplete(self) -> bool:
+        """Whether another try may do better, without any event to say so."""
+        return self._top is None or errno.ENOSPC in self.unwatched
 
     def _find_place(self) -> tuple[int, int] | None:
         try:
