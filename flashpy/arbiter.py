@@ -50,6 +50,7 @@ class Arbiter:
         self._ground: Ground = prepare(settings)
         self._watch = Watch()
         self._crew = Crew(self._ground, self._watch, work or _worker())
+        self._ground.watcher.connect(self._watch, self._crew.pass_on, lambda: self._log)
         roots = self._ground.spawner.number(settings)
         self._present = Generation(settings, self._ground.listeners, roots)
         self._coming: Renewal | None = None
@@ -215,6 +216,8 @@ class Arbiter:
     # Processes
 
     def _keep_companions(self, now: float) -> None:
+        generations = self._generations()
+        self._ground.watcher.want({number: path for one in generations for number, path in one.watched.items()})
         for companion in self._ground.companions():
             if companion.missing(now):
                 try:
@@ -222,13 +225,15 @@ class Arbiter:
                 except OSError as error:
                     delay = companion.died()
                     self._log.error(f"no {companion.name}: {error}; again in {delay:.0f} s")
-                    self._check_boot(f"the {companion.name} cannot be started: {error}")
+                    if companion.kind:
+                        self._check_boot(f"the {companion.name} cannot be started: {error}")
         self._ground.spawner.tell()
 
     def _start(self, companion: Companion) -> None:
         child = companion.start()
         self._watch.add(child.fileno(), partial(self._on_companion_end, companion, child))
-        self._crew.send_channel(companion)
+        if companion.kind:
+            self._crew.send_channel(companion)
 
     def _on_companion_end(self, companion: Companion, child: Child) -> None:
         self._watch.forget(child.fileno())
@@ -238,10 +243,11 @@ class Arbiter:
         delay = companion.died()
         what = f"the {companion.name} ({child.pid}) ended: {describe(status)}"
         self._log.error(f"{what}; replaced {_when(delay)}")
-        self._check_boot(what)
+        if companion.kind:
+            self._check_boot(what)
 
     def _fill(self, now: float) -> None:
-        ready = all(companion.child is not None for companion in self._ground.companions())
+        ready = all(companion.child is not None for companion in self._ground.companions() if companion.kind)
         # A worker may ask for a helper at once, and that one must know its roots.
         if self._stopping or not ready or not self._ground.spawner.tell():
             return
@@ -286,10 +292,11 @@ class Arbiter:
             self._status = self._status or LEFT_BEHIND
         deadline = time.monotonic() + _FAREWELL
         ground.spawner.close()
+        ground.watcher.close()
         ground.logs.finish("counters " + json.dumps(self._counters()), deadline)
-        spawner = ground.spawner.child
-        if spawner is not None and not wait_for(spawner, deadline):
-            spawner.kill(Signals.SIGKILL)
+        for child in (ground.spawner.child, ground.watcher.child):
+            if child is not None and not wait_for(child, deadline):
+                child.kill(Signals.SIGKILL)
         if ground.pidfile is not None:
             ground.pidfile.remove()
         ground.wakeup.close()

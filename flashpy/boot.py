@@ -18,6 +18,7 @@ from flashpy.scoreboard import Scoreboard
 from flashpy.shares import Shares
 from flashpy.signals import MASTER, Wakeup
 from flashpy.sockets import BindError, Listener, bind_all, discard
+from flashpy.watching import Watcher
 
 _LEAST_SLOTS = 64
 _SLOTS_PER_WORKER = 4
@@ -41,10 +42,11 @@ class Ground:
     pidfile: Pidfile | None
     spawner: Spawner
     logs: LogHelper
+    watcher: Watcher
 
-    def companions(self) -> tuple[Companion, Companion]:
-        """The two processes that workers need; the log helper first, to hear of the other."""
-        return self.logs, self.spawner
+    def companions(self) -> tuple[Companion, ...]:
+        """The processes beside the workers; the log helper first, to hear of the others."""
+        return self.logs, self.spawner, self.watcher
 
 
 def prepare(settings: Settings) -> Ground:
@@ -67,7 +69,7 @@ def prepare(settings: Settings) -> Ground:
         except (BindError, LookupError, OSError) as error:
             raise StartError(words(error)) from None
         undo.pop_all()
-    return Ground(rights, listeners, board, shares, wakeup, pidfile, Spawner(rights), logs)
+    return Ground(rights, listeners, board, shares, wakeup, pidfile, Spawner(rights), logs, Watcher(rights))
 
 
 def check_descriptors(settings: Settings) -> None:

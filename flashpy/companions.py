@@ -47,11 +47,11 @@ class Backoff:
 
 
 class Companion:
-    """What the two have in common: at most one current process, and its replacement."""
+    """What they have in common: at most one current process, and its replacement."""
 
     name: str
-    kind: bytes
-    """The record that brings a worker the new channel."""
+    kind: bytes = b""
+    """The record that brings a worker the new channel; b"" when workers have none and can do without."""
 
     def __init__(self, rights: Rights) -> None:
         self.rights = rights

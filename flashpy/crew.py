@@ -88,6 +88,11 @@ class Crew:
         for worker in self.workers:
             worker.send_channel(companion)
 
+    def pass_on(self, news: bytes) -> None:
+        """All workers hear what the watcher tells."""
+        for worker in self.workers:
+            worker.pass_on(news)
+
     def dismiss(self, workers: Iterable[Worker], escalation: Escalation) -> None:
         """The end of these is wanted, by these steps; the first ones are carried out now."""
         for worker in workers:

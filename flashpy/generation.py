@@ -14,11 +14,11 @@ from signal import Signals
 
 from flashpy.companions import Backoff, Companion
 from flashpy.config import Settings
-from flashpy.heritage import READY
+from flashpy.heritage import READY, watched
 from flashpy.processes import Child
 from flashpy.scoreboard import Slot
 from flashpy.sockets import Listener
-from flashpy_helpers import channel
+from flashpy_helpers import channel, news
 
 BOOT_SECONDS = 30.0
 """How long a worker, or a whole new generation, may take to be ready."""
@@ -70,6 +70,7 @@ class Worker:
         self.escalation: Escalation = deque()
         self._slot = slot
         self._unsent: dict[bytes, Companion] = {}
+        self._news_lost = False
 
     def __str__(self) -> str:
         return f"worker {self.number} ({self.child.pid})"
@@ -79,8 +80,17 @@ class Worker:
         self._unsent[companion.kind] = companion
         self.flush()
 
+    def pass_on(self, record: bytes) -> None:
+        """It must hear these news, or when its channel is full, as soon as there is room, that it has missed some."""
+        if self.sock is not None and not self._news_lost:
+            with contextlib.suppress(OSError):
+                self._news_lost = not channel.send(self.sock, record)
+
     def flush(self) -> None:
         """Send what is still unsent. A full channel means that it is stuck; the heartbeat will tell."""
+        if self._news_lost:
+            self._news_lost = False
+            self.pass_on(news.EVERYTHING)
         for kind, companion in list(self._unsent.items()):
             if self.sock is None:
                 return
@@ -126,6 +136,7 @@ class Generation:
         self.settings = settings
         self.listeners = listeners
         self.roots = roots
+        self.watched = watched(settings, roots)
         self.wanted = settings.server.workers
         self.workers: dict[int, Worker] = {}
         self.boot_seconds = BOOT_SECONDS

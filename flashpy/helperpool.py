@@ -48,6 +48,9 @@ class Store(Protocol):
     def settle(self, job: wire.Job, answer: wire.Answer, block: int | None, handed: float) -> Any:
         """Store the answer to a job that was handed out at `handed`; what the waiters get in hand."""
 
+    def doubt(self, job: wire.Job) -> None:
+        """The answer that was just stored may be older than a change."""
+
 
 class HelperPool:
     """Between `least` and `most` helpers (and those for checks) on `loop`; times in seconds."""
@@ -131,6 +134,11 @@ class HelperPool:
         self._checks.append(Task((), job, 0))
         self.dispatch()
 
+    def doubt(self, touched: Callable[[tuple[int, bytes]], bool]) -> None:
+        """What is `touched` has changed: an answer that is on its way serves those who wait and nobody later."""
+        for task in filter(None, (helper.task for helper in self._helpers)):
+            task.doubt(touched)
+
     def dispatch(self) -> None:
         """Hand out what can be handed out, and hire when jobs wait."""
         if self._checks:  # first: they need no memory, of which there may be none for the others
@@ -165,9 +173,7 @@ class HelperPool:
             task.block = self._store.reserve(task.room)
             if task.block is None:
                 return False
-        task.id = next(self._ids)
-        task.handed = self._loop.now
-        task.attempts += 1
+        task.begin(next(self._ids), self._loop.now)
         helper.task = task
         if not helper.checks:
             self._idle.remove(helper)
@@ -245,6 +251,8 @@ class HelperPool:
         if self._tasks.get(task.key) is task:
             del self._tasks[task.key]
         task.resume(self._store.settle(task.job, answer, block, task.handed))
+        if task.doubted:  # after those who waited have it
+            self._store.doubt(task.job)
 
     def _lose(self, helper: Helper) -> None:
         """The helper is gone, and its memory map with it: its block is free, its job goes to another."""

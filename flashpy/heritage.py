@@ -6,7 +6,7 @@ held open would hide its death, and a descriptor of a file could make a worker w
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from flashpy.config import Settings
@@ -15,7 +15,9 @@ from flashpy.shares import Share
 from flashpy_helpers import wire
 
 READY, NEW_LOG, NEW_SPAWNER = b"R", b"L", b"S"
-"""What is said on a worker's channel: it to the master; the master to it, with the end of a channel."""
+"""What is said on a worker's channel: it to the master; the master to it, with the end of a channel.
+
+Besides these the master passes on what the watcher tells (`flashpy_helpers.news`), as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Heritage:
     listeners: tuple[socket.socket, ...]
     """In the order of ``settings.server.listen``; non-blocking, options set."""
     channel: socket.socket
-    """To the master: send READY; read NEW_LOG and NEW_SPAWNER; at its end drain as on TERM."""
+    """To the master: send READY; read NEW_LOG, NEW_SPAWNER and news; at its end drain as on TERM."""
     spawner: socket.socket
     """Shared with all workers: each record asks for one helper."""
     log: socket.socket
@@ -58,3 +60,10 @@ def rooted(settings: Settings) -> Iterator[wire.Root]:
             policy = _POLICIES[site.symlinks]
             ways = (site.clean_urls, site.listing != "off", site.dotfiles, site.precompressed)
             yield wire.Root(os.fsencode(folder), index, policy, *ways)
+
+
+def watched(settings: Settings, roots: Sequence[int]) -> dict[int, bytes]:
+    """The folders of sites with ``watch``, by their numbers; ``roots`` is as in ``Heritage``."""
+    flags = [site.watch for site in settings.site for _ in (site, *site.mount)]
+    folders = zip(roots, rooted(settings), flags, strict=True)
+    return {number: root.path for number, root, watch in folders if watch}

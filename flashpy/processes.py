@@ -1,9 +1,9 @@
 """Start, watch and kill the other processes. The master runs this.
 
-Workers are forked (they share what the master has imported), the spawner and the log helper are
-exec'd (they shall share nothing). Every child is watched and signalled through its pidfd, so no
-number is ever taken for the process that had it before. A forked child leaves by ``os._exit``: no
-exit handler and no destructor of the master's runs twice.
+Workers are forked (they share what the master has imported), the spawner, the log helper and the
+watcher are exec'd (they shall share nothing). Every child is watched and signalled through its
+pidfd, so no number is ever taken for the process that had it before. A forked child leaves by
+``os._exit``: no exit handler and no destructor of the master's runs twice.
 """
 
 import contextlib
@@ -142,6 +142,11 @@ def start_spawner(control: int, requests: int, rights: Rights) -> Child:
 def start_log_helper(records: int, access: int, error: int, rights: Rights) -> Child:
     """Start the log helper with its end of the channel and the open files. Raises OSError."""
     return _start("log", (records, access, error), rights)
+
+
+def start_watcher(control: int, rights: Rights) -> Child:
+    """Start the watcher with its end of the channel. Raises OSError."""
+    return _start("watch", (control,), rights)
 
 
 def _start(kind: str, fds: Sequence[int], rights: Rights) -> Child:

@@ -188,6 +188,11 @@ class HelperStore:
             return Trouble(500, f"errno {failure.errno}")
         return trouble
 
+    def doubt(self, job: wire.Job) -> None:
+        """What was found may be of before a change: the next request looks again."""
+        if isinstance(job, wire.Lookup | wire.List):
+            self._pathnames.drop((job.root, job.path))
+
     def end_turn(self) -> None:
         """Unpin what this turn brought."""
         for chunk in self.brought:

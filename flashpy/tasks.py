@@ -31,10 +31,11 @@ class Waiter:
 class Task:
     """A job, who waits for it, and the block of `room` bytes that it may fill while a helper has it.
 
-    `handed` is when (monotonic seconds) the last of its `attempts` began.
+    `handed` is when (monotonic seconds) the last of its `attempts` began; `doubted`: the helper may have looked before
+    something changed.
     """
 
-    __slots__ = ("attempts", "block", "handed", "id", "job", "key", "room", "waiters")
+    __slots__ = ("attempts", "block", "doubted", "handed", "id", "job", "key", "room", "waiters")
 
     def __init__(self, key: TaskKey, job: wire.Job, room: int) -> None:
         self.key = key
@@ -44,7 +45,23 @@ class Task:
         self.id = 0
         self.attempts = 0
         self.handed = 0.0
+        self.doubted = False
         self.block: int | None = None
+
+    def begin(self, id: int, now: float) -> None:
+        """A helper gets it, under a number of its own."""
+        self.id = id
+        self.handed = now
+        self.doubted = False
+        self.attempts += 1
+
+    def doubt(self, touched: Callable[[tuple[int, bytes]], bool]) -> None:
+        """Something has changed: whether the helper, which has it, was to look at what is `touched`.
+
+        A check needs no doubt, since its entries know the time of the change, nor a load, which is of one version.
+        """
+        if isinstance(self.job, wire.Lookup | wire.List):
+            self.doubted |= touched((self.job.root, self.job.path))
 
     def wanted(self) -> bool:
         """Whether anybody still waits."""

@@ -21,9 +21,10 @@ from flashpy.accept import Acceptor
 from flashpy.answer import Answerer
 from flashpy.cache.chunks import Chunks
 from flashpy.cache.pathnames import Pathnames
+from flashpy.changes import Changes
 from flashpy.content import Content
 from flashpy.helperpool import HelperPool
-from flashpy.heritage import NEW_LOG, NEW_SPAWNER, READY, Heritage
+from flashpy.heritage import NEW_LOG, NEW_SPAWNER, READY, Heritage, rooted
 from flashpy.http.peers import Trusted
 from flashpy.logs import Log
 from flashpy.loop import READ, Loop
@@ -31,7 +32,7 @@ from flashpy.meter import Meter
 from flashpy.service import Service
 from flashpy.sites import Sites
 from flashpy.store import HelperStore
-from flashpy_helpers import channel
+from flashpy_helpers import channel, news
 
 TICK_SECONDS = 0.25
 SWEEP_SECONDS = 1.0
@@ -107,6 +108,8 @@ class Worker:
             report=self._log.error,
             on_greeting=self._ready,
         )
+        ways = dict(zip(heritage.roots, rooted(settings), strict=True))
+        self._changes = Changes(self._pathnames, self._pool.doubt, ways)
         content = Content(chunks, secrets.token_hex(8))
         self._service = Service(
             loop,
@@ -230,7 +233,9 @@ class Worker:
         if record is None:
             return
         kind, fds = record[0][:1], record[1]
-        if kind == NEW_LOG and len(fds) == 1:
+        if kind == news.CHANGES:
+            self._changes.hear(record[0], self._loop.now)
+        elif kind == NEW_LOG and len(fds) == 1:
             self._log.rebind(_end_of_channel(fds[0]))
         elif kind == NEW_SPAWNER and len(fds) == 1:
             self._pool.rebind(_end_of_channel(fds[0]))

@@ -268,6 +268,26 @@ def test_the_spawner_dies_and_another_takes_its_place(make: MakeBench, roots: li
     assert content(got[0]) == b"1 of first"
 
 
+def test_what_changes_while_a_helper_has_it_serves_those_who_wait_and_is_not_kept(make: MakeBench) -> None:
+    bench = make()
+    signal_all(bench, signal.SIGSTOP)
+    doubted, other = ask(bench, "1.txt"), ask(bench, "2.txt")
+    bench.pool.doubt(lambda key: key == (0, b"1.txt"))
+    late = ask(bench, "1.txt")  # joins
+    queued = ask(bench, "3.txt")
+    bench.pool.doubt(lambda key: key == (0, b"3.txt"))  # nobody has looked at it yet
+    signal_all(bench, signal.SIGCONT)
+    bench.until(lambda: doubted and other and late and queued)
+    for got in (doubted, other, late, queued):
+        assert isinstance(got[0], Entry)
+    assert bench.pathnames.get((0, b"1.txt")) is None
+    assert bench.pathnames.get((0, b"2.txt")) is other[0]
+    assert bench.pathnames.get((0, b"3.txt")) is queued[0]
+    again = ask(bench, "1.txt")
+    bench.until(lambda: again)
+    assert bench.pathnames.get((0, b"1.txt")) is again[0]
+
+
 def test_checks_have_a_helper_of_their_own(make: MakeBench) -> None:
     bench = make(least=1, most=1)
     entry = _answer(bench, "1.txt")

@@ -21,10 +21,11 @@ ORDER = """
     flashpy_helpers
     flashpy_helpers.channel flashpy_helpers.query
     flashpy_helpers.wire
-    flashpy_helpers.codings flashpy_helpers.records
-    flashpy_helpers.beneath flashpy_helpers.disk flashpy_helpers.listingtemplate flashpy_helpers.logfile
-    flashpy_helpers.listing
-    flashpy_helpers.listingpage
+    flashpy_helpers.codings flashpy_helpers.news flashpy_helpers.records
+    flashpy_helpers.beneath flashpy_helpers.disk flashpy_helpers.inotify flashpy_helpers.listingtemplate
+    flashpy_helpers.logfile
+    flashpy_helpers.listing flashpy_helpers.watchtree
+    flashpy_helpers.listingpage flashpy_helpers.watcher
     flashpy_helpers.pathname
     flashpy_helpers.__main__
 
@@ -54,7 +55,7 @@ ORDER = """
     flashpy.helper flashpy.sites
     flashpy.content
     flashpy.helperpool
-    flashpy.answer flashpy.outgoing flashpy.store
+    flashpy.answer flashpy.changes flashpy.outgoing flashpy.store
     flashpy.service
     flashpy.states
     flashpy.client
@@ -66,7 +67,8 @@ ORDER = """
 
     flashpy.processes flashpy.sockets
     flashpy.companions
-    flashpy.boot flashpy.generation
+    flashpy.generation flashpy.watching
+    flashpy.boot
     flashpy.crew flashpy.renewal
     flashpy.arbiter
 
@@ -87,7 +89,7 @@ WORKER |= {"flashpy.loop"} | {name for name in ROWS if name.startswith("flashpy.
 MASTER = {name for name in ROWS if ROWS[name] > ROWS["flashpy.worker"]} | {"flashpy.pidfile"}
 
 # The only modules of the helper side that flashpy may use.
-SHARED = {f"flashpy_helpers{name}" for name in ("", ".channel", ".codings", ".query", ".records", ".wire")}
+SHARED = {f"flashpy_helpers{name}" for name in ("", ".channel", ".codings", ".news", ".query", ".records", ".wire")}
 # The only one of them that may use more than the standard library, and what.
 CODINGS = "flashpy_helpers.codings"
 COMPRESSORS = {"brotli", "backports", "compression"}

@@ -113,6 +113,7 @@ header_timeout = "1s"
 [log]
 level = "debug"
 [[site]]
+watch = true
 headers = { X-Extra = "yes" }
 """
 

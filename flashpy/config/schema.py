@@ -223,6 +223,8 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dotfiles: bool = False
     # Who made `a.css.br` wants it sent; where there is none it costs three names more at a miss.
     precompressed: bool = True
+    # It takes a watch of the kernel's for every folder, and revalidation finds the same a second later.
+    watch: bool = False
     # WHATWG: all text is UTF-8. "": no charset parameter.
     charset: str = "utf-8"
     # Extension without its dot, lower-case -> media type, before our own table.

@@ -1,10 +1,11 @@
-"""The programs of the helper side: spawner (and the helpers that it forks) and log helper.
+"""The programs of the helper side: spawner (and the helpers that it forks), log helper and watcher.
 
-The master starts both with ``-I -S``, so they load nothing from a site or a user, and what a helper
+The master starts them with ``-I -S``, so they load nothing from a site or a user, and what a helper
 runs is what the server was started with, even when the files have been replaced since. A fork of
 the spawner costs a millisecond or two and no disk; a fork of a worker would hold its clients open.
 
     spawner CONTROL REQUESTS UID GID GROUPS     log RECORDS ACCESS ERROR UID GID GROUPS
+    watch CONTROL UID GID GROUPS
 
 Numbers are descriptors; UID -1 keeps the rights, ACCESS -1 is off, GROUPS is "4,24" or "".
 Signals do not end these programs, the end of file does: a ctrl-C in the terminal reaches every
@@ -25,7 +26,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
 
-from flashpy_helpers import channel, logfile, pathname, records, wire
+from flashpy_helpers import channel, logfile, pathname, records, watcher, wire
 
 _PR_SET_NAME = 15
 _PR_SET_NO_NEW_PRIVS = 38
@@ -63,6 +64,9 @@ def main() -> None:
             kept = {int(records), int(access), int(error)}
             _enter("flashpy-log", kept, int(uid), int(gid), groups)
             logfile.run(socket.socket(fileno=int(records)), int(access), int(error))
+        case ["watch", control, uid, gid, groups]:
+            _enter("flashpy-watcher", {int(control)}, int(uid), int(gid), groups)
+            watcher.run(socket.socket(fileno=int(control)))
         case _:
             sys.exit("flashpy_helpers is started by flashpy")
 
