@@ -6,6 +6,7 @@ for a memoised head is remembered with the reply. So a hit costs the log one app
 
 from functools import lru_cache
 
+from flashpy.http.accesstext import quote
 from flashpy.http.dates import format_log_time
 from flashpy.http.request import Request
 
@@ -16,6 +17,11 @@ _NOTHING = b'"-" "-"\n'
 def prefix(address: str) -> bytes:
     """The start of every line of a client: `192.0.2.1 - - [`."""
     return address.encode("ascii", "replace") + b" - - ["
+
+
+def with_user(prefix: bytes, user: bytes) -> bytes:
+    """The same start for a client who has said who it is."""
+    return b"%b%b [" % (prefix.removesuffix(b"- ["), quote(user)[1:-1].replace(b" ", b"\\x20"))
 
 
 def stamp(seconds: int) -> bytes:

@@ -6,61 +6,43 @@ for its path.
 """
 
 from copy import copy
-from typing import NamedTuple, cast
+from typing import cast
 
+from flashpy.asking import NOTHING, Asked, InHand, Wanted
 from flashpy.cache.pathnames import Entry, Pathnames
-from flashpy.content import VARY, Content, Facts, vary
+from flashpy.content import VARY_ACCEPT, Chosen, Content, Facts
+from flashpy.guard import Guard
 from flashpy.http.conditional import decide
 from flashpy.http.navigation import is_navigation, looks_like_asset
 from flashpy.http.negotiation import prefers_json
 from flashpy.http.request import KNOWN_METHODS, Request
 from flashpy.http.response import ALLOW, Reply, options, redirect
 from flashpy.http.status import Refusal
-from flashpy.http.target import Target, check_target, folder_location, parse_target
-from flashpy.rules import PREFLIGHT, Ruling
+from flashpy.http.target import check_target, folder_location, parse_target
+from flashpy.representations import Representations
+from flashpy.rules import PREFLIGHT
 from flashpy.sites import Site
 from flashpy_helpers.query import parse_query
-from flashpy_helpers.wire import FOLDER, IDENTITY, MISSING, NO_INDEX, REFUSED, Identity, List, Lookup
+from flashpy_helpers.wire import FOLDER, MISSING, NO_INDEX, REFUSED, Identity, List, Lookup
 
 # A missing file is the client's affair; these are often a slip of the operator's, and logged.
 _REASON = {REFUSED: "the file may not be read", NO_INDEX: "a folder without an index file"}
 
 
-class Wanted(NamedTuple):
-    """The reply needs this job's answer first."""
-
-    job: Lookup | List
-
-
-class Asked(NamedTuple):
-    """A request under way: what it asks of which site, what the site's rules say of its path, and when it is now.
-
-    `secure`: its client came over https. `now` is monotonic seconds, `wall` seconds since 1970.
-    """
-
-    request: Request
-    site: Site
-    target: Target
-    ruling: Ruling
-    secure: bool
-    now: float
-    wall: float
-
-    def extra(self, *, error: bool = False) -> bytes:
-        """The field lines that rules add."""
-        return self.ruling.extra(self.request.wishes.get(b"origin"), secure=self.secure, error=error)
-
-
 class Answerer:
     """Decides from what the caches know."""
 
-    def __init__(self, pathnames: Pathnames, content: Content, room: int) -> None:
+    def __init__(
+        self, pathnames: Pathnames, content: Content, room: int, representations: Representations, guard: Guard
+    ) -> None:
         self._pathnames = pathnames
         self._content = content
         self._room = room
+        self._representations = representations
+        self._guard = guard
 
     def answer(
-        self, request: Request, site: Site, now: float, wall: float, in_hand: Entry | None = None, secure: bool = False
+        self, request: Request, site: Site, now: float, wall: float, in_hand: InHand = NOTHING, secure: bool = False
     ) -> Reply | Wanted:
         """The reply, or the job that it waits for. Raises Refusal. The rest is as in Asked."""
         method = request.line.method
@@ -73,33 +55,49 @@ class Answerer:
         except Refusal as problem:
             return self._refused(asked, problem, in_hand)
 
-    def _by_rules(self, asked: Asked, in_hand: Entry | None) -> Reply | Wanted:
-        """As the rules want it: refused, sent elsewhere, or by another path."""
-        ruling, target, method = asked.ruling, asked.target, asked.request.line.method
+    def _by_rules(self, asked: Asked, in_hand: InHand) -> Reply | Wanted:
+        """As the rules want it: refused, asked for a password, sent elsewhere, or by another path."""
+        ruling, target = asked.ruling, asked.target
         if ruling.deny:
             raise Refusal(403, close=False)
+        if ruling.realm is not None:
+            user = self._guard.admit(ruling.realm, asked, in_hand)
+            return user if isinstance(user, Wanted) else _personal(self._by_path(asked, target.path, in_hand), user)
+        return self._by_path(asked, target.path, in_hand)
+
+    def _by_path(self, asked: Asked, path: bytes, in_hand: InHand) -> Reply | Wanted:
+        site, ruling = asked.site, asked.ruling
         if ruling.redirect is not None:
             status, location = ruling.redirect
-            return redirect(status, location.with_query(target.query), asked.extra(), with_body=method != b"HEAD")
-        return self._by_path(asked, target.path if ruling.rewrite is None else ruling.rewrite, in_hand)
-
-    def _by_path(self, asked: Asked, path: bytes, in_hand: Entry | None) -> Reply | Wanted:
-        site = asked.site
+            with_body = asked.request.line.method != b"HEAD"
+            return redirect(status, location.with_query(asked.target.query), asked.extra(), with_body=with_body)
+        if ruling.rewrite is not None:
+            path = ruling.rewrite
         key = site.locate(path)
-        entry = self._known(key, in_hand, asked.now)
-        if entry is None and in_hand is not None:  # it waited for the page of an error, so there was nothing here
+        entry = self._known(key, in_hand.entry, asked.now)
+        if entry is None and in_hand.entry is not None:  # it waited for the page of an error: there was nothing here
             return self._nothing(asked, None, in_hand)
         if (entry is None or entry.outcome == MISSING) and site.mounts and site.is_mount_without_slash(path):
             return _to_folder(asked)
         if entry is None:
             return Wanted(self._lookup(asked.request, site, key, self._pathnames.get(key)))
         if entry.original is not None:  # a listing that it waited for
-            return self._file(asked, entry)
+            return self._page_of(asked, entry)
         if not isinstance(entry.outcome, Identity):
             return self._no_file(asked, entry, in_hand)
-        if site.rules.may_deny and entry.path != key[1]:
-            self._check_file(asked, path.removesuffix(key[1]) + entry.path)
-        return self._file(asked, _choose(asked.request, entry))
+        if site.rules.may_bar and entry.path != key[1]:
+            return self._other_name(asked, path.removesuffix(key[1]) + entry.path, entry, in_hand)
+        return self._file(asked, entry, in_hand)
+
+    def _other_name(self, asked: Asked, path: bytes, entry: Entry, in_hand: InHand) -> Reply | Wanted:
+        """An index file, or the page of a clean path: it is barred by its own name too."""
+        ruling = asked.site.rules.ruling(path)
+        if ruling.deny:
+            raise Refusal(403, close=False)
+        if ruling.realm is None or ruling.realm is asked.ruling.realm:
+            return self._file(asked, entry, in_hand)
+        user = self._guard.admit(ruling.realm, asked, in_hand)
+        return user if isinstance(user, Wanted) else _personal(self._file(asked, entry, in_hand), user)
 
     def _known(self, key: tuple[int, bytes], in_hand: Entry | None, now: float) -> Entry | None:
         """What is in hand for this path, or in the cache and not too old."""
@@ -108,12 +106,7 @@ class Answerer:
         entry = self._pathnames.get(key)
         return entry if entry is not None and self._pathnames.usable(entry, now) else None
 
-    def _check_file(self, asked: Asked, path: bytes) -> None:
-        """An index file, or the page of a clean path, is denied by its own name too."""
-        if asked.site.rules.ruling(path).deny:
-            raise Refusal(403, close=False)
-
-    def _no_file(self, asked: Asked, entry: Entry, in_hand: Entry | None) -> Reply | Wanted:
+    def _no_file(self, asked: Asked, entry: Entry, in_hand: InHand) -> Reply | Wanted:
         if entry.outcome == FOLDER:
             return _to_folder(asked)
         if entry.outcome == MISSING:
@@ -122,7 +115,7 @@ class Answerer:
             return self._listing(asked, entry)
         raise Refusal(403, close=False, reason=_REASON[entry.outcome])
 
-    def _nothing(self, asked: Asked, entry: Entry | None, in_hand: Entry | None) -> Reply | Wanted:
+    def _nothing(self, asked: Asked, entry: Entry | None, in_hand: InHand) -> Reply | Wanted:
         """Nothing is there: a page of an application that knows its own paths, or 404."""
         site, request = asked.site, asked.request
         if site.spa and self._is_navigation(asked):
@@ -130,7 +123,7 @@ class Answerer:
             if isinstance(page, Wanted):
                 return page
             if page is not None:
-                return _passing(self._file(asked, _choose(request, page)))
+                return _passing(self._other_name(asked, page.path, page, in_hand))
         if entry is None or 404 in site.error_pages:
             raise Refusal(404, close=False)
         return self._content.missing(entry, asked.extra(error=True), request.line.method)
@@ -142,15 +135,15 @@ class Answerer:
             asked.request.line.method, wishes.get(b"accept"), mode
         )
 
-    def _page(self, asked: Asked, path: bytes, in_hand: Entry | None) -> Entry | Wanted | None:
+    def _page(self, asked: Asked, path: bytes, in_hand: InHand) -> Entry | Wanted | None:
         """The file at another path of the site; None when there is none."""
         key = asked.site.locate(path)
-        entry = self._known(key, in_hand, asked.now)
+        entry = self._known(key, in_hand.entry, asked.now)
         if entry is None:
             return Wanted(self._lookup(asked.request, asked.site, key, self._pathnames.get(key)))
         return entry if isinstance(entry.outcome, Identity) else None
 
-    def _refused(self, asked: Asked, problem: Refusal, in_hand: Entry | None) -> Reply | Wanted:
+    def _refused(self, asked: Asked, problem: Refusal, in_hand: InHand) -> Reply | Wanted:
         """The site's own page for the error; else the Refusal is raised, with the fields of the path."""
         path = asked.site.error_pages.get(problem.status)
         page = self._page(asked, path, in_hand) if path is not None else None
@@ -182,38 +175,47 @@ class Answerer:
         if page is None or page.chunk is None or not self._pathnames.usable(page, asked.now):
             root, path = folder.key
             return Wanted(List(0, root, path, target.path, query, as_json, 0, self._room))
-        return self._file(asked, page)
+        return self._page_of(asked, page)
 
-    def _file(self, asked: Asked, entry: Entry) -> Reply:
+    def _page_of(self, asked: Asked, page: Entry) -> Reply:
+        """A page of a listing: it is made as one is asked for, and has its own tag."""
+        tag = b"" if asked.site.etag == "off" else page.facts.etag
+        return self._reply(asked, Chosen(page, tag, (VARY_ACCEPT,)))
+
+    def _file(self, asked: Asked, entry: Entry, in_hand: InHand) -> Reply | Wanted:
+        chosen = self._representations.choose(asked, entry, in_hand)
+        if isinstance(chosen, Wanted):
+            return chosen
+        reply = self._reply(asked, chosen)
+        return reply if chosen.lasting else _passing(reply)
+
+    def _reply(self, asked: Asked, chosen: Chosen) -> Reply:
         method, special = asked.request.line.method, asked.request.special
         decision = None
         if special is not None and special.conditions is not None:
-            facts = cast(Facts, entry.facts)
-            size, now = entry.outcome.size, int(asked.wall)
-            decision = decide(method, special.conditions, etag=facts.etag, mtime=facts.mtime, size=size, now=now)
+            mtime, size, now = cast(Facts, chosen.entry.facts).mtime, chosen.entry.outcome.size, int(asked.wall)
+            decision = decide(method, special.conditions, etag=chosen.tag, mtime=mtime, size=size, now=now)
             if decision.status == 412:
-                raise Refusal(412, close=False, headers=vary(entry))
+                raise Refusal(412, close=False, headers=chosen.vary)
             if decision.status == 416:
-                raise Refusal(416, close=False, headers=((b"Content-Range", b"bytes */%d" % size), *vary(entry)))
-        return self._content.reply(entry, asked.site, asked.extra(), method, decision)
+                raise Refusal(416, close=False, headers=((b"Content-Range", b"bytes */%d" % size), *chosen.vary))
+        return self._content.reply(chosen, asked.site, asked.extra(), method, decision)
 
 
-def _passing(reply: Reply) -> Reply:
+def _passing(reply: Reply | Wanted) -> Reply | Wanted:
     """The same, not to be remembered: it depends on more than its entry."""
-    reply = copy(reply)
-    reply.lasting = False
+    if isinstance(reply, Reply):
+        reply = copy(reply)
+        reply.lasting = False
     return reply
 
 
-def _choose(request: Request, entry: Entry) -> Entry:
-    """The representation that the client likes best of those that there are. Raises Refusal 406."""
-    variants = entry.variants
-    for coding in request.codings:
-        if coding == IDENTITY:
-            return entry
-        if coding in variants:
-            return variants[coding]
-    raise Refusal(406, close=False, headers=(VARY,))
+def _personal(reply: Reply | Wanted, user: bytes) -> Reply | Wanted:
+    """The same for a user who had to say a password."""
+    reply = _passing(reply)
+    if isinstance(reply, Reply):
+        reply.user = user
+    return reply
 
 
 def _other_method(request: Request, site: Site, secure: bool) -> Reply:

@@ -51,7 +51,7 @@ class Arbiter:
         self._watch = Watch()
         self._crew = Crew(self._ground, self._watch, work or _worker())
         self._ground.watcher.connect(self._watch, self._crew.pass_on, lambda: self._log)
-        roots = self._ground.spawner.number(settings)
+        roots = self._ground.roots.number(settings)
         self._present = Generation(settings, self._ground.listeners, roots)
         self._coming: Renewal | None = None
         self._again = False
@@ -227,7 +227,6 @@ class Arbiter:
                     self._log.error(f"no {companion.name}: {error}; again in {delay:.0f} s")
                     if companion.kind:
                         self._check_boot(f"the {companion.name} cannot be started: {error}")
-        self._ground.spawner.tell()
 
     def _start(self, companion: Companion) -> None:
         child = companion.start()
@@ -247,9 +246,7 @@ class Arbiter:
             self._check_boot(what)
 
     def _fill(self, now: float) -> None:
-        ready = all(companion.child is not None for companion in self._ground.companions() if companion.kind)
-        # A worker may ask for a helper at once, and that one must know its roots.
-        if self._stopping or not ready or not self._ground.spawner.tell():
+        if self._stopping or not all(companion.ready() for companion in self._ground.companions()):
             return
         for generation in self._generations():
             self._crew.fill(generation, now)
@@ -291,10 +288,10 @@ class Arbiter:
         if any(worker.lost for worker in self._crew.workers):
             self._status = self._status or LEFT_BEHIND
         deadline = time.monotonic() + _FAREWELL
-        ground.spawner.close()
-        ground.watcher.close()
+        for companion in (ground.spawner, ground.heavy, ground.watcher):
+            companion.close()
         ground.logs.finish("counters " + json.dumps(self._counters()), deadline)
-        for child in (ground.spawner.child, ground.watcher.child):
+        for child in (ground.spawner.child, ground.heavy.child, ground.watcher.child):
             if child is not None and not wait_for(child, deadline):
                 child.kill(Signals.SIGKILL)
         if ground.pidfile is not None:
@@ -305,8 +302,8 @@ class Arbiter:
     def _counters(self) -> dict[str, int]:
         counters = self._ground.board.totals() | self._counts
         counters["log_dropped"] += self._log.dropped
-        for companion in self._ground.companions():
-            counters[f"{companion.name.replace(' ', '_')}_restarts"] = companion.replaced
+        for companion in (self._ground.logs, self._ground.spawner, self._ground.heavy, self._ground.watcher):
+            counters[companion.counter] = companion.replaced
         return counters
 
 

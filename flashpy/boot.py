@@ -9,8 +9,8 @@ import resource
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from flashpy.companions import Companion, LogHelper, Spawner, open_files
-from flashpy.config import Settings
+from flashpy.companions import Companion, HeavySpawner, LogHelper, Roots, Spawner, open_files
+from flashpy.config import Settings, most_helpers, needs_heavy
 from flashpy.pidfile import Pidfile
 from flashpy.privileges import Rights, resolve
 from flashpy.processes import open_standard
@@ -40,13 +40,15 @@ class Ground:
     shares: Shares
     wakeup: Wakeup
     pidfile: Pidfile | None
+    roots: Roots
     spawner: Spawner
+    heavy: HeavySpawner
     logs: LogHelper
     watcher: Watcher
 
     def companions(self) -> tuple[Companion, ...]:
         """The processes beside the workers; the log helper first, to hear of the others."""
-        return self.logs, self.spawner, self.watcher
+        return self.logs, self.spawner, *([self.heavy] if self.heavy.wanted else []), self.watcher
 
 
 def prepare(settings: Settings) -> Ground:
@@ -69,7 +71,9 @@ def prepare(settings: Settings) -> Ground:
         except (BindError, LookupError, OSError) as error:
             raise StartError(words(error)) from None
         undo.pop_all()
-    return Ground(rights, listeners, board, shares, wakeup, pidfile, Spawner(rights), logs, Watcher(rights))
+    roots = Roots()
+    spawner, heavy = Spawner(rights, roots), HeavySpawner(rights, roots, wanted=needs_heavy(settings))
+    return Ground(rights, listeners, board, shares, wakeup, pidfile, roots, spawner, heavy, logs, Watcher(rights))
 
 
 def check_descriptors(settings: Settings) -> None:
@@ -77,7 +81,7 @@ def check_descriptors(settings: Settings) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Helpers that were written off keep their channels, at most as many again.
-    needed = settings.limits.connections + 2 * settings.helpers.max
+    needed = settings.limits.connections + 2 * most_helpers(settings)
     needed += len(settings.server.listen) + _OTHER_DESCRIPTORS
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise OSError(

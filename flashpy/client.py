@@ -242,7 +242,10 @@ class Client:
         else:
             line = self._head.partition(b"\r\n")[0].partition(b"\n")[0][:1024]
             rest = accesslog.unparsed(quote(line), status, content_sent)
-        self._service.count(status, content_sent, self._client_prefix() or self.prefix, rest)
+        prefix = self._client_prefix() or self.prefix
+        if self._reply is not None and self._reply.user:
+            prefix = accesslog.with_user(prefix, self._reply.user)
+        self._service.count(status, content_sent, prefix, rest)
 
     def _content_sent(self, outgoing: Outgoing) -> int:
         reply = self._reply

@@ -1,8 +1,9 @@
-"""The spawner and the log helper, kept alive. The master runs this.
+"""The spawners and the log helper, kept alive. The master runs this.
 
-Both are one process for the whole server, at the end of a channel that the workers share: when one
+Each is one process for the whole server, at the end of a channel that the workers share: when one
 is replaced the workers are sent the new channel, and the old process ends when the last of them
-has let the old one go. One that dies is replaced at once, one that dies again and again after 1,
+has let the old one go. There are heavy helpers, and their spawner, only while the settings need
+them. One that dies is replaced at once, one that dies again and again after 1,
 2, 4 ... 30 s. The master keeps no end that is not its own, else nobody would see the other die.
 """
 
@@ -15,10 +16,10 @@ from typing import NamedTuple
 
 from flashpy.config import Settings
 from flashpy.config.schema import Log as LogSettings
-from flashpy.heritage import NEW_LOG, NEW_SPAWNER, rooted
+from flashpy.heritage import NEW_HEAVY, NEW_LOG, NEW_SPAWNER, rooted
 from flashpy.logs import Log
 from flashpy.privileges import Rights
-from flashpy.processes import Child, start_log_helper, start_spawner
+from flashpy.processes import Child, start_heavy_spawner, start_log_helper, start_spawner
 from flashpy_helpers import channel, records, wire
 
 LONGEST_DELAY = 30.0
@@ -50,6 +51,8 @@ class Companion:
     """What they have in common: at most one current process, and its replacement."""
 
     name: str
+    counter: str
+    """Under which name its replacements are counted."""
     kind: bytes = b""
     """The record that brings a worker the new channel; b"" when workers have none and can do without."""
 
@@ -88,6 +91,10 @@ class Companion:
         """Whether a process is to be started now."""
         return self.child is None and self._backoff.due(now)
 
+    def ready(self) -> bool:
+        """Whether a worker that needs it may be forked."""
+        return self.child is not None
+
     def sock(self) -> socket.socket:
         """The end of the channel for the workers."""
         raise NotImplementedError
@@ -96,23 +103,11 @@ class Companion:
         raise NotImplementedError
 
 
-class Spawner(Companion):
-    """The process that forks helpers, and the folders that they may open."""
+class Roots:
+    """The folders that helpers may open. Every spawner is told them all, in the order of their numbers."""
 
-    name = "spawner"
-    kind = NEW_SPAWNER
-
-    def __init__(self, rights: Rights) -> None:
-        super().__init__(rights)
+    def __init__(self) -> None:
         self._numbers: dict[wire.Root, int] = {}
-        self._untold: list[wire.Root] = []
-        self._requests: socket.socket | None = None
-        self._control: socket.socket | None = None
-
-    def sock(self) -> socket.socket:
-        """Where workers ask for helpers."""
-        assert self._requests is not None
-        return self._requests
 
     def number(self, settings: Settings) -> tuple[int, ...]:
         """The numbers of a configuration's roots, in the order that ``rooted`` gives.
@@ -124,34 +119,63 @@ class Spawner(Companion):
         for root in rooted(settings):
             if root not in self._numbers:
                 self._numbers[root] = len(self._numbers)
-                self._untold.append(root)
             result.append(self._numbers[root])
         return tuple(result)
+
+    def later(self, count: int) -> list[wire.Root]:
+        """All but the first ``count``."""
+        return list(self._numbers)[count:]
+
+
+class Spawner(Companion):
+    """The process that forks helpers."""
+
+    name, counter = "spawner", "spawner_restarts"
+    kind = NEW_SPAWNER
+    program = staticmethod(start_spawner)
+
+    def __init__(self, rights: Rights, roots: Roots) -> None:
+        super().__init__(rights)
+        self._roots = roots
+        self._told = 0
+        self._requests: socket.socket | None = None
+        self._control: socket.socket | None = None
+
+    def sock(self) -> socket.socket:
+        """Where workers ask for helpers."""
+        assert self._requests is not None
+        return self._requests
+
+    def ready(self) -> bool:
+        """A worker may ask for a helper at once, and that one must know its roots."""
+        return self.child is not None and self.tell()
 
     def tell(self) -> bool:
         """Send the roots that the spawner does not know yet; whether it has them all."""
         if self._control is None:
             return False
         try:
-            while self._untold and channel.send(self._control, records.pack_root(self._untold[0])):
-                del self._untold[0]
+            for root in self._roots.later(self._told):
+                if not channel.send(self._control, records.pack_root(root)):
+                    return False
+                self._told += 1
         except OSError:
             return False  # it is dead: the next one is told all
-        return not self._untold
+        return True
 
     def _start(self) -> Child:
         requests, its_requests = channel.pair()
         control, its_control = channel.pair()
         try:
             with its_requests, its_control:
-                child = start_spawner(its_control.fileno(), its_requests.fileno(), self.rights)
+                child = self.program(its_control.fileno(), its_requests.fileno(), self.rights)
         except OSError:
             requests.close()
             control.close()
             raise
         self.close()
         self._requests, self._control = requests, control
-        self._untold = list(self._numbers)
+        self._told = 0
         self.tell()
         return child
 
@@ -160,6 +184,31 @@ class Spawner(Companion):
         for sock in (self._requests, self._control):
             if sock is not None:
                 sock.close()
+
+
+class HeavySpawner(Spawner):
+    """The process that forks heavy helpers, while it is ``wanted``."""
+
+    name, counter = "heavy spawner", "heavy_restarts"
+    kind = NEW_HEAVY
+    program = staticmethod(start_heavy_spawner)
+
+    def __init__(self, rights: Rights, roots: Roots, *, wanted: bool) -> None:
+        super().__init__(rights, roots)
+        self.wanted = wanted
+
+    def ready(self) -> bool:
+        """Whoever has its channel does without it until it is replaced: files are served all the same."""
+        is_open = self._requests is not None and self._requests.fileno() >= 0
+        return is_open and (self.child is None or self.tell())
+
+    def release(self) -> None:
+        """It is no longer wanted, and ends when the workers that had use for it are gone."""
+        self.wanted = False
+        self.close()
+        if self.child is not None:
+            self._former.append(self.child)
+            self.child = None
 
 
 class Files(NamedTuple):
@@ -198,7 +247,7 @@ def _open(path: str, standard: int) -> int:
 class LogHelper(Companion):
     """The process that writes the logs, and the master's own ``Log``."""
 
-    name = "log helper"
+    name, counter = "log helper", "log_helper_restarts"
     kind = NEW_LOG
 
     def __init__(self, rights: Rights, wanted: LogSettings) -> None:

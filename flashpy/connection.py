@@ -9,12 +9,12 @@ helper has answered.
 
 import contextlib
 import math
+from functools import partial
 from typing import Any
 
-from flashpy.answer import Wanted
-from flashpy.cache.pathnames import Entry
+from flashpy.asking import NOTHING, InHand, Wanted
 from flashpy.client import NOW, RECEIVE
-from flashpy.helperpool import QueueFull, Trouble
+from flashpy.helperpool import QueueFull
 from flashpy.http import framing
 from flashpy.http.body import Body
 from flashpy.http.lines import TRIMMED
@@ -27,14 +27,17 @@ from flashpy.replying import FLAGS, Replying
 from flashpy.service import Remembered
 from flashpy.sites import Site
 from flashpy.states import CLOSED, READING, WAITING
+from flashpy.tasks import Trouble
+from flashpy_helpers.wire import HeavyJob
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BLANK_LINES = 8
 # A longer head is not worth its place in the memo: its client will mostly send another one.
 MEMO_HEAD = 4096
-# A path, an index in its place and the page of an error are three. When a cache is so small that it cannot keep what
-# was found for the one until the other is there, a request could wait for them in turn for ever.
-WAITS = 8
+# A path, an index in its place and the page of an error are three, a password, three siblings and a digest five more.
+# When a cache is so small that it cannot keep what was found for one of them until the other is there, a request could
+# wait for them in turn for ever.
+WAITS = 12
 
 
 class Connection(Replying):
@@ -246,14 +249,14 @@ class Connection(Replying):
 
     # Deciding
 
-    def _decide(self, in_hand: Entry | None) -> None:
+    def _decide(self, in_hand: InHand | None) -> None:
         """Answer the request, now or when a helper has brought what it wants."""
         service, request = self._service, self._request
         assert request is not None
         try:
             site = self._choose_site(request)
             secure = self.origin.scheme == b"https"
-            answer = service.answerer.answer(request, site, service.loop.now, service.wall, in_hand, secure)
+            answer = service.answerer.answer(request, site, service.loop.now, service.wall, in_hand or NOTHING, secure)
         except Refusal as problem:
             self._refuse(problem)
             return
@@ -283,10 +286,20 @@ class Connection(Replying):
         if self._waits > WAITS:
             self._refuse(Refusal(503, close=False, headers=((b"Retry-After", b"1"),), reason="no end of waiting"))
             return
+        job = wanted.job
         try:
-            self._waiter = self._service.pool.want(wanted.job, self._resume)
+            if isinstance(job, HeavyJob):
+                pool = self._service.heavy
+                assert pool is not None
+                self._waiter = pool.want(job, partial(self._resume_after, wanted))
+            else:
+                self._waiter = self._service.pool.want(job, self._resume)
         except QueueFull:
-            self._refuse(Refusal(503, close=False, headers=((b"Retry-After", b"1"),), reason="too many jobs wait"))
+            trouble = Trouble(503, "too many jobs wait")
+            if isinstance(job, HeavyJob):  # there may be another way
+                self._decide(wanted.in_hand.without(job, trouble))
+            else:
+                self._refuse_trouble(trouble)
             return
         self._enter(WAITING)
 
@@ -298,7 +311,20 @@ class Connection(Replying):
             if isinstance(in_hand, Trouble):
                 self._refuse_trouble(in_hand)
             else:
-                self._decide(in_hand)
+                self._decide(InHand(in_hand))
+            self._proceed_after_event()
+        except Exception as problem:
+            self.fail(problem)
+
+    def _resume_after(self, wanted: Wanted, trouble: Trouble | None) -> None:
+        """A heavy helper has answered, or come to nothing."""
+        self._waiter = None
+        self._enter(READING)
+        try:
+            if trouble is not None and isinstance(wanted.job, HeavyJob):
+                self._decide(wanted.in_hand.without(wanted.job, trouble))
+            else:
+                self._decide(wanted.in_hand)
             self._proceed_after_event()
         except Exception as problem:
             self.fail(problem)

@@ -5,8 +5,10 @@ no invalidation of its own, it dies with the entry). A body that lies whole in t
 anything else the reply says which spans of the file to send, and `outgoing` fetches them chunk by chunk.
 """
 
+from collections.abc import Hashable
+from copy import copy
 from itertools import count
-from typing import cast
+from typing import NamedTuple, cast
 
 from flashpy.accesslog import said
 from flashpy.cache.chunks import Chunk, Chunks
@@ -18,44 +20,66 @@ from flashpy.http.ranges import multipart
 from flashpy.http.response import Reply, Segment, error, head, tally_of
 from flashpy.http.status import Fields
 from flashpy.sites import Site
-from flashpy_helpers.wire import IDENTITY, Identity, Load
+from flashpy_helpers.wire import IDENTITY, SUFFIXES, Identity, Load
 
 VARY = (b"Vary", b"Accept-Encoding")
+VARY_ACCEPT = (b"Vary", b"Accept")
 
 
 class Facts:
-    """What is said of one version of a file: its validators, `mtime` in seconds, the others as they are sent.
+    """What is said of one version of a file: its `etag`, and `mtime` in seconds, also as the line `modified`.
 
     Archives and reproducible builds set all times to 0 or 1: that says nothing, and `mtime` is None.
     """
 
-    __slots__ = ("etag", "mtime", "validators")
+    __slots__ = ("etag", "modified", "mtime", "stamp")
 
     def __init__(self, identity: Identity, wall: float, coding: int = IDENTITY) -> None:
+        self.stamp = identity.mtime_ns
         # Never the same for two codings of a file (RFC 9110 8.8.3.3), whatever their sizes and times are.
-        suffix = b"" if coding == IDENTITY else b"-" + CODINGS[coding]
-        self.etag = b'"%x-%x%b"' % (identity.mtime_ns, identity.size, suffix)
+        self._tag(identity.size, b"" if coding == IDENTITY else b"-" + CODINGS[coding])
         # Never in the future (RFC 9110 8.8.2.1): such a time is said as the time when it was seen.
         mtime = min(identity.mtime_ns // 1_000_000_000, int(wall))
         self.mtime = None if mtime in (0, 1) else mtime
-        modified = () if self.mtime is None else ((b"Last-Modified", format_date(self.mtime)),)
-        self.validators: Fields = (*modified, (b"ETag", self.etag))
+        self.modified: Fields = () if self.mtime is None else ((b"Last-Modified", format_date(self.mtime)),)
+
+    def _tag(self, size: int, suffix: bytes) -> None:
+        self.etag = b'"%x-%x%b"' % (self.stamp, size, suffix)
+
+    def made(self, size: int, coding: int) -> "Facts":
+        """Of what was made of the file by us, `size` bytes long: its tag is that of no sibling."""
+        facts = copy(self)
+        facts._tag(size, b"~" + CODINGS[coding])
+        return facts
 
 
 class ListingFacts:
     """What is said of a listing: its tag is a digest of it, `kind` its Content-Type. Its folder has so many `pages`."""
 
-    __slots__ = ("etag", "kind", "mtime", "pages", "validators")
+    __slots__ = ("etag", "kind", "modified", "mtime", "pages")
 
     def __init__(self, digest: bytes, policy: bytes, pages: int, *, as_json: bool) -> None:
         self.pages = pages
         self.etag = b'"%b"' % digest.hex().encode("ascii")
         self.mtime = None
         self.kind = b"application/json" if as_json else b"text/html; charset=utf-8"
-        self.validators: Fields = (
-            (b"ETag", self.etag),
-            *(() if as_json else ((b"Content-Security-Policy", policy),)),
-        )
+        self.modified: Fields = () if as_json else ((b"Content-Security-Policy", policy),)
+
+
+class Chosen(NamedTuple):
+    """The representation that answers: the `tag` for it (b"": none), its Vary, and whether another request of the same
+    head and at any time may get it too.
+    """
+
+    entry: Entry
+    tag: bytes
+    vary: Fields
+    lasting: bool = True
+
+
+def made_key(identity: Identity, coding: int) -> Hashable:
+    """The key in the content cache of what is made of a version: unlike those of the file's own chunks."""
+    return (identity, SUFFIXES[coding])
 
 
 class Content:
@@ -67,25 +91,28 @@ class Content:
         self._seed = seed.encode("ascii")
         self._count = count()
 
-    def reply(self, entry: Entry, site: Site, extra: bytes, method: bytes, decision: Decision | None) -> Reply:
+    def reply(self, chosen: Chosen, site: Site, extra: bytes, method: bytes, decision: Decision | None) -> Reply:
         """The reply to GET or HEAD for a file, with `extra` field lines; `decision` is None when no field made
         conditions.
         """
-        if decision is None or decision.status == 200:
-            key = (site.number, extra, method)
-            return cast(Reply | None, entry.prepared.get(key)) or self._whole(entry, site, key)
+        entry = chosen.entry
+        # What was made lies in one chunk and in no file, so it has no parts that come one after the other.
+        if decision is None or decision.status == 200 or (entry.made and len(decision.spans) > 1):
+            key = (site.number, extra, method, chosen.tag)
+            return cast(Reply | None, entry.prepared.get(key)) or self._whole(chosen, site, key)
         if decision.status == 206:
             if len(decision.spans) == 1:
-                return self._part(entry, site, extra, decision.spans[0])
-            return self._parts(entry, site, extra, decision.spans)
-        return self._without_content(entry, site, extra, decision.status)
+                return self._part(chosen, site, extra, decision.spans[0])
+            return self._parts(chosen, site, extra, decision.spans)
+        return self._without_content(chosen, site, extra, decision.status)
 
-    def _whole(self, entry: Entry, site: Site, key: tuple[int, bytes, bytes]) -> Reply:
+    def _whole(self, chosen: Chosen, site: Site, key: tuple[int, bytes, bytes, bytes]) -> Reply:
+        entry = chosen.entry
         size = entry.outcome.size
         fields = (
             *_content_fields(entry, site),
             (b"Content-Length", b"%d" % size),
-            *_validators(entry),
+            *_validators(chosen),
             (b"Accept-Ranges", b"bytes"),
         )
         reply = Reply(200, head(200, fields, key[1]))
@@ -96,13 +123,14 @@ class Content:
             entry.prepared[key] = reply
         return reply
 
-    def _part(self, entry: Entry, site: Site, extra: bytes, span: tuple[int, int]) -> Reply:
+    def _part(self, chosen: Chosen, site: Site, extra: bytes, span: tuple[int, int]) -> Reply:
+        entry = chosen.entry
         start, stop = span
         fields = (
             *_content_fields(entry, site),
             (b"Content-Length", b"%d" % (stop - start)),
             (b"Content-Range", b"bytes %d-%d/%d" % (start, stop - 1, entry.outcome.size)),
-            *_validators(entry),
+            *_validators(chosen),
         )
         reply = Reply(206, head(206, fields, extra))
         reply.entry = entry
@@ -110,7 +138,8 @@ class Content:
         _make_lasting(reply)
         return reply
 
-    def _parts(self, entry: Entry, site: Site, extra: bytes, spans: tuple[tuple[int, int], ...]) -> Reply:
+    def _parts(self, chosen: Chosen, site: Site, extra: bytes, spans: tuple[tuple[int, int], ...]) -> Reply:
+        entry = chosen.entry
         boundary = b"%b%08x" % (self._seed, next(self._count))
         (_, media_type), *coding = _content_fields(entry, site)
         parts, closing, length = multipart(spans, entry.outcome.size, media_type, boundary)
@@ -118,7 +147,7 @@ class Content:
             (b"Content-Type", b"multipart/byteranges; boundary=" + boundary),
             *coding,
             (b"Content-Length", b"%d" % length),
-            *_validators(entry),
+            *_validators(chosen),
         )
         segments: list[Segment] = []
         for part, start, stop in parts:
@@ -129,12 +158,13 @@ class Content:
         reply.length = length
         return reply
 
-    def _without_content(self, entry: Entry, site: Site, extra: bytes, status: int) -> Reply:
+    def _without_content(self, chosen: Chosen, site: Site, extra: bytes, status: int) -> Reply:
         if status == 304:
-            key = (site.number, extra, b"304")
+            entry = chosen.entry
+            key = (site.number, extra, b"304", chosen.tag)
             reply = cast(Reply | None, entry.prepared.get(key))
             if reply is None:
-                reply = Reply(304, head(304, _validators(entry), extra))
+                reply = Reply(304, head(304, _validators(chosen), extra))
                 reply.entry = entry
                 _make_lasting(reply)
                 entry.prepared[key] = reply
@@ -209,12 +239,6 @@ def _content_fields(entry: Entry, site: Site) -> Fields:
     return (media_type,) if entry.coding == IDENTITY else (media_type, (b"Content-Encoding", CODINGS[entry.coding]))
 
 
-def _validators(entry: Entry) -> Fields:
-    return (*cast(Facts | ListingFacts, entry.facts).validators, *vary(entry))
-
-
-def vary(entry: Entry) -> Fields:
-    """For every reply that could be another with another Accept-Encoding, or of a listing Accept (RFC 9110 12.5.5)."""
-    if isinstance(entry.facts, ListingFacts):
-        return ((b"Vary", b"Accept"),)
-    return (VARY,) if entry.source.siblings else ()
+def _validators(chosen: Chosen) -> Fields:
+    facts = cast(Facts | ListingFacts, chosen.entry.facts)
+    return (*facts.modified, *(((b"ETag", chosen.tag),) if chosen.tag else ()), *chosen.vary)

@@ -12,6 +12,7 @@ from signal import Signals
 
 from flashpy.boot import Ground
 from flashpy.companions import Companion
+from flashpy.config import needs_heavy
 from flashpy.generation import Escalation, Generation, Worker, stuck
 from flashpy.heritage import Heritage
 from flashpy.processes import Watch, Work, fork_worker
@@ -76,6 +77,7 @@ class Crew:
             listeners=tuple(listener.socket for listener in generation.listeners),
             channel=sock,
             spawner=self._ground.spawner.sock(),
+            heavy=self._ground.heavy.sock() if needs_heavy(generation.settings) else None,
             log=self._ground.logs.sock(),
             slot=self._ground.board.slot(index),
             share=self._ground.shares.of(index),

@@ -32,6 +32,11 @@ class Helper:
         """Whether it can be given a job."""
         return self.greeted and self.task is None
 
+    @property
+    def occupied(self) -> bool:
+        """Whether it is at a job that somebody may wait for, and not stuck."""
+        return self.task is not None and not (self.checks or self.written_off)
+
 
 class SpawnerClient:
     """The way to the spawner, left alone for a while after each failure in a row: 0.1 s, 0.2 s ... 5 s."""

@@ -4,6 +4,8 @@
 back. One that is stuck at a job for `timeout` is written off: it may be replaced, but the block that it was to fill
 stays reserved until it has answered or is gone, because it may still wake and write.
 
+A worker has one pool for the disk and, where there is work for it, one of heavy helpers.
+
 The pool knows jobs and blocks, neither caches nor connections: `settle` turns an answer into what the waiters get in
 hand, `reserve` and `abandon` keep the blocks. An implementation that does the job in the loop could stand here (SPED).
 """
@@ -12,24 +14,17 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from itertools import count
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from flashpy.helper import Helper, SpawnerClient
 from flashpy.loop import READ, Loop
-from flashpy.tasks import Lines, Task, Waiter, task_of
+from flashpy.tasks import Filling, Lines, Shared, Task, Trouble, Waiter, described, task_of
 from flashpy_helpers import channel, records, wire
 
 ATTEMPTS = 3
 IDLE_SECONDS = 10.0
 HELLO_SECONDS = 10.0
 CHECK_PATIENCE = 1.0
-
-
-class Trouble(NamedTuple):
-    """In hand when the job came to nothing: the status to answer with, and why."""
-
-    status: int
-    reason: str
 
 
 class QueueFull(Exception):
@@ -106,9 +101,12 @@ class HelperPool:
             helper.sock.close()
         self._helpers.clear()
 
-    def want(
-        self, job: wire.Lookup | wire.Load | wire.List, resume: Callable[[Any], None], *, must: bool = False
-    ) -> Waiter:
+    @property
+    def busy(self) -> bool:
+        """Whether a job would have to wait for the end of another: who can do without it need not ask."""
+        return len(self._lines) + sum(helper.occupied for helper in self._helpers) >= self._most
+
+    def want(self, job: Shared, resume: Callable[[Any], None], *, must: bool = False) -> Waiter:
         """Have the job done, or join one that is under way; `resume` is called with the answer in hand.
 
         Raises QueueFull, unless the job `must` be taken because a reply has begun.
@@ -186,7 +184,7 @@ class HelperPool:
 
     def _tell(self, helper: Helper, task: Task) -> bool:
         job = task.job._replace(id=task.id)
-        if not isinstance(job, wire.Check):
+        if isinstance(job, Filling):
             job = job._replace(offset=task.block or 0)
         try:
             return channel.send(helper.sock, records.pack_job(job))
@@ -274,7 +272,7 @@ class HelperPool:
 
     def _retry(self, task: Task) -> None:
         if task.attempts >= ATTEMPTS:
-            self._report(f"gave up a job after {task.attempts} helpers died at it: {task.job[1:3]}")
+            self._report(f"gave up a job after {task.attempts} helpers died at it: {described(task.job)}")
             self._settle(task, wire.Failure(task.id, wire.BROKEN, 0), None)
         elif isinstance(task.job, wire.Check):
             self._checks.appendleft(task)

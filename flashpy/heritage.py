@@ -14,7 +14,7 @@ from flashpy.scoreboard import Slot
 from flashpy.shares import Share
 from flashpy_helpers import wire
 
-READY, NEW_LOG, NEW_SPAWNER = b"R", b"L", b"S"
+READY, NEW_LOG, NEW_SPAWNER, NEW_HEAVY = b"R", b"L", b"S", b"H"
 """What is said on a worker's channel: it to the master; the master to it, with the end of a channel.
 
 Besides these the master passes on what the watcher tells (`flashpy_helpers.news`), as it is."""
@@ -29,9 +29,11 @@ class Heritage:
     listeners: tuple[socket.socket, ...]
     """In the order of ``settings.server.listen``; non-blocking, options set."""
     channel: socket.socket
-    """To the master: send READY; read NEW_LOG, NEW_SPAWNER and news; at its end drain as on TERM."""
+    """To the master: send READY; read the others, NEW_LOG ..., and news; at its end drain as on TERM."""
     spawner: socket.socket
     """Shared with all workers: each record asks for one helper."""
+    heavy: socket.socket | None
+    """The same for heavy helpers; None when the settings need none."""
     log: socket.socket
     """Shared with all workers and the master: records to the log helper."""
     slot: Slot
@@ -45,7 +47,7 @@ class Heritage:
 
     def descriptors(self) -> list[int]:
         """The descriptors that a worker keeps, besides the standard ones."""
-        shared = (self.channel, self.spawner, self.log)
+        shared = (self.channel, self.spawner, self.log, *([self.heavy] if self.heavy else []))
         return [sock.fileno() for sock in (*self.listeners, *shared)]
 
 

@@ -18,9 +18,9 @@ from typing import Any
 from flashpy.cache.chunks import Chunk, Chunks
 from flashpy.cache.pathnames import Entry
 from flashpy.content import Content
-from flashpy.helperpool import HelperPool, Trouble
+from flashpy.helperpool import HelperPool
 from flashpy.http.response import Segment
-from flashpy.tasks import Waiter
+from flashpy.tasks import Trouble, Waiter
 
 TURN_BYTES = 128 * 1024
 DONE, FULL, BLOCKED, BROKEN, PAUSED = range(5)

@@ -1,6 +1,6 @@
 """Start, watch and kill the other processes. The master runs this.
 
-Workers are forked (they share what the master has imported), the spawner, the log helper and the
+Workers are forked (they share what the master has imported), the spawners, the log helper and the
 watcher are exec'd (they shall share nothing). Every child is watched and signalled through its
 pidfd, so no number is ever taken for the process that had it before. A forked child leaves by
 ``os._exit``: no exit handler and no destructor of the master's runs twice.
@@ -25,7 +25,7 @@ FAILED = 70
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(flashpy_helpers.__file__)))
 # PYTHONPATH would put site-packages before the standard library; the end of sys.path does not.
-_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from flashpy_helpers.__main__ import main; main()"
+_PROGRAM = "import sys; sys.path += sys.argv[1].split('\\n'); from flashpy_helpers.__main__ import main; main()"
 
 Work = Callable[[Heritage], int]
 """What a worker does: returns its exit status."""
@@ -139,6 +139,21 @@ def start_spawner(control: int, requests: int, rights: Rights) -> Child:
     return _start("spawner", (control, requests), rights)
 
 
+def start_heavy_spawner(control: int, requests: int, rights: Rights) -> Child:
+    """Start the heavy spawner, which finds the libraries that this process finds. Raises OSError."""
+    return _start("heavy-spawner", (control, requests), rights, libraries())
+
+
+def libraries() -> list[str]:
+    """The folders that this process imports from, after those of the standard library.
+
+    Said one by one, since no flag of the interpreter gives the same: site-packages of a virtual
+    environment or of the user, PYTHONPATH. The first is where the program lies or, with ``-m``, the
+    current folder: no place for libraries, and nothing in it is to be run with the master's rights.
+    """
+    return [place for place in sys.path[0 if sys.flags.safe_path else 1 :] if os.path.isabs(place)]
+
+
 def start_log_helper(records: int, access: int, error: int, rights: Rights) -> Child:
     """Start the log helper with its end of the channel and the open files. Raises OSError."""
     return _start("log", (records, access, error), rights)
@@ -149,14 +164,17 @@ def start_watcher(control: int, rights: Rights) -> Child:
     return _start("watch", (control,), rights)
 
 
-def _start(kind: str, fds: Sequence[int], rights: Rights) -> Child:
-    """Run a program of flashpy_helpers in a session of its own: Ctrl-C is for the master."""
+def _start(kind: str, fds: Sequence[int], rights: Rights, places: Iterable[str] = ()) -> Child:
+    """Run a program of flashpy_helpers in a session of its own: Ctrl-C is for the master.
+
+    It imports from the standard library, its own folder and these ``places``.
+    """
     groups = ",".join(map(str, rights.groups))
     # -1 means "off" for a log and "as it is" for rights: only root may set groups, even the same.
     uid = -1 if rights == current() else rights.uid
     numbers = [*map(str, fds), str(uid), str(rights.gid), groups]
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _PROGRAM, _FOLDER, kind, *numbers],
+        [sys.executable, "-I", "-S", "-c", _PROGRAM, "\n".join((_FOLDER, *places)), kind, *numbers],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=[fd for fd in fds if fd >= 0],

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from flashpy.boot import Ground, check_descriptors, words
 from flashpy.companions import Files, open_files
-from flashpy.config import Settings
+from flashpy.config import Settings, needs_heavy
 from flashpy.generation import Generation
 from flashpy.pidfile import Pidfile
 from flashpy.privileges import resolve
@@ -53,7 +53,10 @@ class Renewal:
             self._pidfile = Pidfile(server.pidfile) if server.pidfile else None
             if self._pidfile is not None:
                 self._undo.callback(self._pidfile.remove)
-        return Generation(settings, listeners, ground.spawner.number(settings))
+        if needs_heavy(settings) and not ground.heavy.wanted:
+            ground.heavy.wanted = True  # from now on it is kept, and no worker is forked before it is there
+            self._undo.callback(ground.heavy.release)
+        return Generation(settings, listeners, ground.roots.number(settings))
 
     def commit(self) -> bool:
         """Put the new in place; whether the log helper is to be started anew.
@@ -68,6 +71,8 @@ class Renewal:
         if ground.pidfile is not None and ground.pidfile is not self._pidfile:
             ground.pidfile.remove()
         ground.pidfile = self._pidfile
+        if ground.heavy.wanted and not needs_heavy(settings):
+            ground.heavy.release()
         ground.logs.set_level(settings.log.level)
         if self._files is None:
             return False

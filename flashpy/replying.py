@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from flashpy import accesslog
 from flashpy.client import NOW, Client
-from flashpy.helperpool import Trouble
 from flashpy.http.response import CLOSE, KEEP, KEEP_OLD, Reply, refusal
 from flashpy.http.status import Refusal
 from flashpy.outgoing import BLOCKED, BROKEN, DONE, PAUSED, Outgoing
 from flashpy.states import READING, SENDING, WAITING
+from flashpy.tasks import Trouble
 
 TRIES = 3
 # A last reply waits for the FIN that follows in the same turn: one segment and one wakeup of the client less.
@@ -150,8 +150,7 @@ class Replying(Client):
     def _refuse_trouble(self, trouble: Trouble) -> None:
         if trouble.status == 504:
             self._service.counts.timeouts += 1
-        headers = ((b"Retry-After", b"1"),) if trouble.status == 503 else ()
-        self._refuse(Refusal(trouble.status, close=False, headers=headers, reason=trouble.reason))
+        self._refuse(trouble.refusal())
 
     def _refuse(self, problem: Refusal) -> None:
         """An error is a reply like any other; when the request's end is uncertain, the last one."""

@@ -1,9 +1,9 @@
 """WORKER: the rules and presets of a site, compiled once into what each path of it gets.
 
 All rules that match a path apply, in their order: later field lines take the place of earlier ones, and of the site's
-and a preset's; the first redirect, rewrite or deny decides. What a path gets is a Ruling, remembered for each path, so
-fifty rules cost a request that is not answered from memory one lookup (0.1 microseconds; 20 when the path is new). A
-site without rules and presets that look at paths has one Ruling for all.
+and a preset's; so does a later auth; the first redirect, rewrite or deny decides. What a path gets is a Ruling,
+remembered for each path, so fifty rules cost a request that is not answered from memory one lookup (0.1 microseconds;
+20 when the path is new). A site without rules and presets that look at paths has one Ruling for all.
 
 Fields of errors are those of the path but for Cache-Control: a script that is missing for a moment must not be so for
 a year.
@@ -12,8 +12,9 @@ a year.
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from flashpy.config import Rule, cache_control
+from flashpy.config import Auth, Rule, cache_control
 from flashpy.config import Site as SiteSettings
+from flashpy.http.credentials import challenge, hash_of_nobody
 from flashpy.http.glob import Glob
 from flashpy.http.navigation import looks_like_asset
 from flashpy.http.presets import HSTS, IMMUTABLE, SECURE_FIELDS, is_hashed
@@ -36,14 +37,29 @@ PREFLIGHT: Final = (
 _Lines = dict[str, tuple[str, str]]
 
 
+class Realm:
+    """Who may pass, by an `auth` (RFC 9110, section 11.5): users and their hashes, and the `challenge` to others.
+
+    `nobody` is the hash for names that are not there: they take as long as the others.
+    """
+
+    __slots__ = ("challenge", "nobody", "users")
+
+    def __init__(self, auth: Auth) -> None:
+        self.users = {user.encode(): hash.encode("ascii") for user, hash in auth.users.items()}
+        self.challenge = challenge(auth.realm)
+        self.nobody = hash_of_nobody(list(self.users.values()))
+
+
 class Ruling:
     """What a path gets. `fields` and `errors` are ready field lines, of replies and of refusals.
 
     `redirect` is a status and a Location, `rewrite` another path of the site. `origins` are those, beside its own site,
-    to whom a reply may be shown; None when that does not depend on who asks.
+    to whom a reply may be shown; None when that does not depend on who asks. Where there is a `realm`, only its users
+    get anything.
     """
 
-    __slots__ = ("deny", "errors", "fields", "origins", "redirect", "rewrite", "secure")
+    __slots__ = ("deny", "errors", "fields", "origins", "realm", "redirect", "rewrite", "secure")
 
     def __init__(self, lines: _Lines) -> None:
         self.fields = _joined(lines.values())
@@ -52,6 +68,7 @@ class Ruling:
         self.redirect: tuple[int, Location] | None = None
         self.rewrite: bytes | None = None
         self.deny = False
+        self.realm: Realm | None = None
         self.origins: frozenset[bytes] | None = None
 
     def extra(self, origin: bytes | None, *, secure: bool, error: bool = False) -> bytes:
@@ -73,7 +90,7 @@ class Ruling:
 class _Compiled:
     """A rule, ready to be tried on a path."""
 
-    __slots__ = ("globs", "lines", "origins", "redirect", "rewrite", "rule")
+    __slots__ = ("globs", "lines", "origins", "realm", "redirect", "rewrite", "rule")
 
     def __init__(self, rule: Rule, dotfiles: bool) -> None:
         self.rule = rule
@@ -86,6 +103,7 @@ class _Compiled:
         if rule.cors == ("*",):
             self.lines[_ALLOWED.lower()] = (_ALLOWED, "*")
         self.origins = frozenset(origin.encode("ascii") for origin in rule.cors)
+        self.realm = Realm(rule.auth) if rule.auth is not None and rule.auth.users else None
         self.redirect = RedirectTemplate(rule.redirect.to) if rule.redirect is not None else None
         self.rewrite = RewriteTemplate(rule.rewrite, dotfiles) if rule.rewrite else None
 
@@ -106,7 +124,7 @@ class Rules:
         preset = SECURE_FIELDS if self._secured else {}
         self._lines = {name.lower(): (name, value) for name, value in preset.items()} | own
         self._rules = [_Compiled(rule, site.dotfiles) for rule in site.rule]
-        self.may_deny = any(rule.deny for rule in site.rule)
+        self.may_bar = any(rule.deny or rule.auth is not None for rule in site.rule)
         self._same = None if self._rules or self._hashed else self._ruling(b"")
         self._remembered: dict[bytes, Ruling] = {}
 
@@ -136,6 +154,8 @@ class Rules:
         for rule, _ in found:
             if rule.origins:
                 ruling.origins = None if b"*" in rule.origins else rule.origins
+            if rule.rule.auth is not None:
+                ruling.realm = rule.realm
         for rule, caught in found:
             if self._direct(ruling, rule, text, caught):
                 break

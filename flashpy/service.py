@@ -142,10 +142,13 @@ class Service:
         pool: HelperPool,
         access: bool,
         meter: Meter | None = None,
+        heavy: HelperPool | None = None,
     ) -> None:
         self.loop, self.log, self.limits = loop, log, limits
         self.sites, self.pathnames, self.chunks, self.content = sites, pathnames, chunks, content
         self.answerer, self.pool, self.meter = answerer, pool, meter
+        # Who compresses, digests and checks passwords; None when no site has work for it.
+        self.heavy = heavy
         # After so many requests a connection is still kept, and not after the next one; 0 when draining.
         self.kept_requests = limits.keepalive_requests - 1 if limits.keepalive_requests else 1 << 62
         self.counts = Counts()

@@ -12,7 +12,9 @@ from flashpy.http.mime import compressible, content_type
 from flashpy.http.status import Refusal
 from flashpy.http.target import valid_host
 from flashpy.rules import Rules
+from flashpy_helpers.wire import BR, COMPRESS_MOST, GZIP, ZSTD
 
+_NUMBERS = {"br": BR, "zstd": ZSTD, "gzip": GZIP}
 _REMEMBERED = 4096
 _LONGEST = 300  # a name of 253 bytes and a port; longer ones would only take memory
 
@@ -23,8 +25,11 @@ class Site:
     __slots__ = (
         "charset",
         "clean",
+        "compress_min",
+        "compressions",
         "dotfiles",
         "error_pages",
+        "etag",
         "listing",
         "mounts",
         "number",
@@ -33,6 +38,7 @@ class Site:
         "rules",
         "spa",
         "types",
+        "verified",
     )
 
     def __init__(self, number: int, settings: SiteSettings, roots: Sequence[int]) -> None:
@@ -46,6 +52,10 @@ class Site:
         self.clean = settings.clean_urls
         self.listing = settings.listing
         self.precompressed = settings.precompressed
+        self.verified = settings.verify_precompressed
+        self.compressions = frozenset(_NUMBERS[coding] for coding in settings.compress)
+        self.compress_min = settings.compress_min
+        self.etag = settings.etag
         self.types: Mapping[str, str] = settings.types
         mounts = [(mount.at.encode()[1:], root) for mount, root in zip(settings.mount, roots[1:], strict=True)]
         self.mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
@@ -68,6 +78,14 @@ class Site:
     def _may_shrink(self, path: bytes) -> bool:
         """By its type; a clean path may mean a page."""
         return self.clean or compressible(self.media_type(path))
+
+    def may_compress(self, path: bytes, size: int) -> bool:
+        """Whether the file at `path`, of `size` bytes, is compressed for those who accept it."""
+        return (
+            bool(self.compressions)
+            and self.compress_min <= size <= COMPRESS_MOST
+            and compressible(self.media_type(path))
+        )
 
     def media_type(self, path: bytes) -> bytes:
         """The Content-Type of the file at `path`."""

@@ -10,8 +10,10 @@ from typing import Any
 
 from flashpy.cache.chunks import Chunk, Chunks
 from flashpy.cache.pathnames import Entry, Pathnames
-from flashpy.content import Facts, ListingFacts
-from flashpy.helperpool import HelperPool, Trouble
+from flashpy.content import Facts, ListingFacts, made_key
+from flashpy.findings import Findings
+from flashpy.helperpool import HelperPool
+from flashpy.tasks import Shared, Trouble, described
 from flashpy_helpers import wire
 
 _LASTING = frozenset({wire.MISSING, wire.REFUSED, wire.FOLDER, wire.NO_INDEX})
@@ -22,6 +24,7 @@ _TROUBLE = {
     wire.REFUSED: Trouble(403, "the file may not be read"),
     wire.MOVING: Trouble(503, "the file changes all the time"),
     wire.BUSY: Trouble(503, "a helper has no descriptors or memory left"),
+    wire.UNABLE: Trouble(500, "a library that is needed is not installed"),
 }
 
 _WARNED = 1000
@@ -53,10 +56,12 @@ class HelperStore:
         wall: Callable[[], float],
         report: Callable[[str], None],
         warn: Callable[[str], None],
+        findings: Findings,
     ) -> None:
         self.revalidations = 0
         self._listings = count()
         self._warned: set[str] = set()
+        self.findings = findings
         self._chunks = chunks
         self._pathnames = pathnames
         self._wall = wall
@@ -77,6 +82,8 @@ class HelperStore:
             return self._settle_load(job, answer, block)
         if isinstance(job, wire.List):
             return self._settle_list(job, answer, block, handed)
+        if isinstance(job, wire.HeavyJob):
+            return self._settle_heavy(job, answer, block)
         return self._settle_lookup(job, answer, block, handed)
 
     def _settle_lookup(self, job: wire.Lookup, answer: wire.Answer, block: int | None, handed: float) -> Any:
@@ -113,16 +120,17 @@ class HelperStore:
         for coding, identity in found.siblings:
             entry.add_variant(coding, found.path + wire.SUFFIXES[coding], identity, Facts(identity, wall, coding))
         for coding in found.outdated:
-            self._warn_once((found.path + wire.SUFFIXES[coding]).decode("utf-8", "replace"))
+            self._warn_once(found.path + wire.SUFFIXES[coding], "is older than its original and not used")
         return entry
 
-    def _warn_once(self, outdated: str) -> None:
+    def _warn_once(self, sibling: bytes, what: str) -> None:
         """Not at each of the many lookups that a file may have."""
-        if outdated not in self._warned:
+        text = f"{sibling.decode('utf-8', 'replace')!r} {what}"
+        if text not in self._warned:
             if len(self._warned) >= _WARNED:
                 self._warned.clear()
-            self._warned.add(outdated)
-            self._warn(f"{outdated!r} is older than its original and not used")
+            self._warned.add(text)
+            self._warn(text)
 
     def _renewed(self, key: tuple[int, bytes], job: wire.Lookup, handed: float) -> Any:
         """The file is what we held when we asked; None (ask again) when that has made way for others by now."""
@@ -161,6 +169,34 @@ class HelperStore:
             return self._trouble(job, answer)
         return _TROUBLE[wire.MOVING]
 
+    def _settle_heavy(self, job: wire.HeavyJob, answer: wire.Answer, block: int | None) -> Trouble | None:
+        """What was made is in the content cache then, what was found out in the findings."""
+        if isinstance(job, wire.Compress) and isinstance(answer, wire.Made):
+            self._keep(made_key(job.identity, job.coding), block, answer.filled)
+            return None
+        self._drop(block)
+        match answer:
+            case wire.Digested(_, digest):
+                self.findings.put(job, digest.hex().encode("ascii"))
+            case wire.Judged(_, holds):
+                self.findings.put(job, holds)
+                if isinstance(job, wire.Verify) and not holds:
+                    self._warn_once(job.path, "does not decode to its original and is not used")
+            case wire.Failure():
+                return self._heavy_trouble(job, answer)
+        return None
+
+    def _heavy_trouble(self, job: wire.HeavyJob, failure: wire.Failure) -> Trouble | None:
+        """A file that does not shrink is sent as it is; without a library nobody can say more of a sibling."""
+        missing = failure.verdict == wire.UNABLE
+        if isinstance(job, wire.Verify) and missing:
+            self.findings.put(job, True)
+        elif isinstance(job, wire.Compress) and (missing or failure.verdict == wire.TOO_LARGE):
+            self.findings.put(job, False)
+        else:
+            return self._trouble(job, failure)
+        return None
+
     def _keep(self, key: Hashable, block: int | None, filled: int, *, keep: bool = True) -> Chunk | None:
         """The chunk in the cache, pinned to the end of the turn; `keep`: and when nobody uses it any more."""
         if block is None:
@@ -181,10 +217,10 @@ class HelperStore:
         if block is not None:
             self._chunks.abandon(block)
 
-    def _trouble(self, job: wire.Lookup | wire.Load | wire.List, failure: wire.Failure) -> Trouble:
+    def _trouble(self, job: Shared, failure: wire.Failure) -> Trouble:
         trouble = _TROUBLE.get(failure.verdict)
         if trouble is None:
-            self._report(f"cannot read {job.path.decode('utf-8', 'replace')!r}: errno {failure.errno}")
+            self._report(f"cannot {described(job)}: errno {failure.errno}")
             return Trouble(500, f"errno {failure.errno}")
         return trouble
 

@@ -7,11 +7,28 @@ the others.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+from flashpy.http.status import Refusal
 from flashpy_helpers import wire
 
+Filling = wire.Lookup | wire.Load | wire.List | wire.Compress
+"""Jobs whose answer comes with bytes in the block that they were given."""
+Shared = Filling | wire.Verify | wire.Digest | wire.Password
+"""Jobs for which somebody waits; equal ones are done once."""
 TaskKey = tuple[Any, ...]
+
+
+class Trouble(NamedTuple):
+    """In hand when the job came to nothing: the status to answer with, and why."""
+
+    status: int
+    reason: str
+
+    def refusal(self) -> Refusal:
+        """The answer to whoever cannot do without."""
+        headers = ((b"Retry-After", b"1"),) if self.status == 503 else ()
+        return Refusal(self.status, close=False, headers=headers, reason=self.reason)
 
 
 class Waiter:
@@ -89,13 +106,36 @@ class Task:
         return len(late)
 
 
-def task_of(job: wire.Lookup | wire.Load | wire.List) -> Task:
+def task_of(job: Shared) -> Task:
     """A new task; its key is what makes two jobs identical."""
+    if isinstance(job, wire.HeavyJob):
+        return _heavy_task(job)
     if isinstance(job, wire.List):
         return Task((job.root, job.path, job.at, job.query, job.as_json), job, job.room)
     if isinstance(job, wire.Lookup):
         return Task((job.root, job.path), job, job.room)
     return Task((job.root, job.path, job.identity, job.start), job, job.length)
+
+
+def _heavy_task(job: wire.HeavyJob) -> Task:
+    """All that it says counts, but for the place of its result."""
+    if isinstance(job, wire.Compress):
+        return Task((wire.Compress, job.root, job.path, job.identity, job.coding), job, job.room)
+    return Task((type(job), *job[1:]), job, 0)
+
+
+_VERBS: dict[type[wire.Job], str] = {wire.Compress: "compress", wire.Verify: "decode", wire.Digest: "digest"}
+
+
+def described(job: wire.Job) -> str:
+    """What a job does, for a line of the log: never more of a password than that."""
+    match job:
+        case wire.Password():
+            return "check a password"
+        case wire.Check():
+            return f"check files of root {job.root}"
+    name = job.path.decode("utf-8", "replace")
+    return f"{_VERBS.get(type(job), 'read')} {name!r}"
 
 
 class Lines:

@@ -20,7 +20,7 @@ _RECORDS = 64  # read at a time: the master has other things to do
 class Watcher(Companion):
     """The process that hears of changed files, and the roots that it watches."""
 
-    name = "watcher"
+    name, counter = "watcher", "watcher_restarts"
 
     def __init__(self, rights: Rights) -> None:
         super().__init__(rights)
@@ -50,6 +50,10 @@ class Watcher(Companion):
     def missing(self, now: float) -> bool:
         """Whether a process is to be started now."""
         return bool(self._wanted) and super().missing(now)
+
+    def ready(self) -> bool:
+        """Nobody waits for it."""
+        return True
 
     def _let_go(self) -> None:
         self.close()

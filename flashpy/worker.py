@@ -15,6 +15,7 @@ import secrets
 import signal
 import socket
 import time
+from collections.abc import Callable
 
 from flashpy import signals
 from flashpy.accept import Acceptor
@@ -22,13 +23,17 @@ from flashpy.answer import Answerer
 from flashpy.cache.chunks import Chunks
 from flashpy.cache.pathnames import Pathnames
 from flashpy.changes import Changes
+from flashpy.config import Heavy, Helpers
 from flashpy.content import Content
+from flashpy.findings import Findings
+from flashpy.guard import Guard
 from flashpy.helperpool import HelperPool
-from flashpy.heritage import NEW_LOG, NEW_SPAWNER, READY, Heritage, rooted
+from flashpy.heritage import NEW_HEAVY, NEW_LOG, NEW_SPAWNER, READY, Heritage, rooted
 from flashpy.http.peers import Trusted
 from flashpy.logs import Log
 from flashpy.loop import READ, Loop
 from flashpy.meter import Meter
+from flashpy.representations import Representations
 from flashpy.service import Service
 from flashpy.sites import Sites
 from flashpy.store import HelperStore
@@ -82,6 +87,10 @@ def _meter(heritage: Heritage, loop: Loop) -> Meter | None:
     return Meter(heritage.share, limits, loop) if limits.client_connections or limits.client_requests else None
 
 
+def _nothing() -> None:
+    """A heavy helper is waited for by nobody's start."""
+
+
 class Worker:
     """One server process."""
 
@@ -92,22 +101,15 @@ class Worker:
         self._loop = loop = Loop(self._on_error)
         self._memory_fd, memory = make_memory(settings.cache.memory, lock=settings.cache.lock)
         self._chunks = chunks = Chunks(memoryview(memory), settings.cache.chunk)
-        cache, helpers = settings.cache, settings.helpers
+        cache = settings.cache
         self._pathnames = Pathnames(cache.paths, chunks, cache.revalidate, cache.max_stale)
-        self._store = HelperStore(chunks, self._pathnames, time.time, self._log.error, self._log.warning)
-        self._pool = HelperPool(
-            loop,
-            self._store,
-            heritage.spawner,
-            self._memory_fd,
-            least=helpers.min,
-            most=helpers.max,
-            queue=helpers.queue,
-            timeout=helpers.timeout,
-            roots=len(set(heritage.roots)),
-            report=self._log.error,
-            on_greeting=self._ready,
-        )
+        findings = Findings()
+        self._store = HelperStore(chunks, self._pathnames, time.time, self._log.error, self._log.warning, findings)
+        roots = len(set(heritage.roots))
+        self._pool = self._make_pool(heritage.spawner, settings.helpers, roots, self._ready)
+        self._heavy = None
+        if heritage.heavy is not None:
+            self._heavy = self._make_pool(heritage.heavy, settings.heavy, roots, _nothing)
         ways = dict(zip(heritage.roots, rooted(settings), strict=True))
         self._changes = Changes(self._pathnames, self._pool.doubt, ways)
         content = Content(chunks, secrets.token_hex(8))
@@ -119,10 +121,17 @@ class Worker:
             self._pathnames,
             chunks,
             content,
-            Answerer(self._pathnames, content, cache.chunk),
+            Answerer(
+                self._pathnames,
+                content,
+                cache.chunk,
+                Representations(chunks, findings, self._is_heavy_busy),
+                Guard(findings),
+            ),
             self._pool,
             access=settings.log.access != "off",
             meter=_meter(heritage, loop),
+            heavy=self._heavy,
         )
         server = settings.server
         trusted = Trusted(server.trusted_proxies) if server.trusted_proxies else None
@@ -130,6 +139,29 @@ class Worker:
         self._wakeup = signals.Wakeup(signals.WORKER)
         self._is_ready = False
         self._last_sweep = loop.now
+
+    def _make_pool(
+        self, spawner: socket.socket, wanted: Helpers | Heavy, roots: int, on_greeting: Callable[[], None]
+    ) -> HelperPool:
+        return HelperPool(
+            self._loop,
+            self._store,
+            spawner,
+            self._memory_fd,
+            least=wanted.min,
+            most=wanted.max,
+            queue=wanted.queue,
+            timeout=wanted.timeout,
+            roots=roots,
+            report=self._log.error,
+            on_greeting=on_greeting,
+        )
+
+    def _is_heavy_busy(self) -> bool:
+        return self._heavy is not None and self._heavy.busy
+
+    def _pools(self) -> list[HelperPool]:
+        return [self._pool, *([self._heavy] if self._heavy is not None else [])]
 
     def serve(self) -> None:
         """Boot, then turn the loop until it is stopped."""
@@ -139,14 +171,16 @@ class Worker:
         loop.add(self._channel.fileno(), READ, self._on_master)
         loop.every_turn(self._end_turn)
         self._tick()
-        self._pool.start()
+        for pool in self._pools():
+            pool.start()
         _tune_malloc()
         # Nothing that a connection makes forms a cycle, so a collection would only cost time.
         gc.collect()
         gc.freeze()
         gc.disable()
         loop.run()
-        self._pool.close()
+        for pool in self._pools():
+            pool.close()
         self._tell_scoreboard()
         self._log.flush()
 
@@ -180,7 +214,8 @@ class Worker:
         self._slot.beat(time.monotonic_ns())
         self._tell_scoreboard()
         self._log.flush()
-        self._pool.tick()
+        for pool in self._pools():
+            pool.tick()
         self._acceptor.tick()
         self._store.check_stale(self._pool)
         if loop.now - self._last_sweep >= SWEEP_SECONDS or self._service.draining:
@@ -190,7 +225,7 @@ class Worker:
 
     def _tell_scoreboard(self) -> None:
         self._service.settle_answered()
-        service, pool, chunks = self._service, self._pool, self._chunks
+        service, pool, heavy, chunks = self._service, self._pool, self._heavy, self._chunks
         counts = service.counts
         self._slot.store(
             (
@@ -212,6 +247,7 @@ class Worker:
                 pool.deaths,
                 pool.write_offs,
                 pool.refused,
+                *((0, 0, 0, 0) if heavy is None else (heavy.jobs, heavy.deaths, heavy.write_offs, heavy.refused)),
                 chunks.evictions,
                 chunks.arena.used,
                 chunks.pinned,
@@ -239,6 +275,8 @@ class Worker:
             self._log.rebind(_end_of_channel(fds[0]))
         elif kind == NEW_SPAWNER and len(fds) == 1:
             self._pool.rebind(_end_of_channel(fds[0]))
+        elif kind == NEW_HEAVY and len(fds) == 1 and self._heavy is not None:
+            self._heavy.rebind(_end_of_channel(fds[0]))
         else:
             channel.close(fds)
 

@@ -36,6 +36,7 @@ class StandIn:
         self.behaviour = heritage.settings.site[0].headers.get("X-Behaviour", "")
         self.open = [*heritage.listeners]
         self.spawner = heritage.spawner
+        self.heavy = heritage.heavy
         self.running = True
         self.requests = 0
         self.connection: socket.socket | None = None
@@ -74,11 +75,13 @@ class StandIn:
         values = dict.fromkeys(COUNTERS, 0) | {"requests": self.requests, "connections_open": 1}
         self.heritage.slot.store(values.values())
 
-    def ask(self, fds: tuple[int, int]) -> None:
-        """Send a request to the spawner, when there is one again."""
+    def ask(self, fds: tuple[int, int], heavy: bool) -> None:
+        """Send a request to a spawner, when there is one again."""
         while True:
             try:
-                assert channel.send(self.spawner, b"H", fds)
+                spawner = self.heavy if heavy else self.spawner
+                assert spawner is not None
+                assert channel.send(spawner, b"H", fds)
                 return
             except OSError:
                 self.hear(0)
@@ -95,6 +98,8 @@ class StandIn:
             sock = socket.socket(fileno=fd)
             if record == b"L":
                 self.log.rebind(sock)
+            elif record == b"H":
+                self.heavy = sock
             else:
                 self.spawner.close()
                 self.spawner = sock
@@ -121,6 +126,10 @@ class StandIn:
         """What a test may want to know."""
         with self.helper() as hello:
             helper = hello.pid
+        heavy = None
+        if self.heritage.heavy is not None:
+            with self.helper(heavy=True) as hello:
+                heavy = hello.pid
         return {
             "pid": os.getpid(),
             "number": self.heritage.number,
@@ -129,17 +138,18 @@ class StandIn:
             "rights": [os.getresuid(), os.getresgid(), os.getgroups()],
             "descriptors": len(os.listdir("/proc/self/fd")),
             "helper": helper,
+            "heavy": heavy,
         }
 
     @contextlib.contextmanager
-    def helper(self) -> Iterator[wire.Hello]:
-        """Ask the spawner for a helper and wait for its first word."""
+    def helper(self, *, heavy: bool = False) -> Iterator[wire.Hello]:
+        """Ask a spawner for a helper and wait for its first word."""
         ours, its = channel.pair()
         memory = os.memfd_create("standin")
         os.ftruncate(memory, mmap.PAGESIZE)
         with ours:
             with its:
-                self.ask((its.fileno(), memory))
+                self.ask((its.fileno(), memory), heavy)
             os.close(memory)
             message = channel.receive(ours, 0)
             assert message is not None

@@ -2,15 +2,19 @@
 
 import pytest
 
-from flashpy.answer import Answerer, Wanted
+from flashpy.answer import Answerer
+from flashpy.asking import InHand, Wanted
 from flashpy.cache.chunks import Chunks
 from flashpy.cache.pathnames import Entry, Pathnames
 from flashpy.config import Mount, Settings, Site
 from flashpy.content import Content, Facts
+from flashpy.findings import Findings
+from flashpy.guard import Guard
 from flashpy.http.negotiation import BARE
 from flashpy.http.request import RequestParser
 from flashpy.http.response import Reply, read_tally
 from flashpy.http.status import Refusal
+from flashpy.representations import Representations
 from flashpy.sites import Sites
 from flashpy_helpers import wire
 
@@ -27,7 +31,11 @@ class Desk:
     def __init__(self) -> None:
         self.chunks = Chunks(memoryview(bytearray(8 * TOP)), TOP)
         self.pathnames = Pathnames(100, self.chunks, 1.0, 10.0)
-        self.answerer = Answerer(self.pathnames, Content(self.chunks, "seed"), TOP)
+        self.findings = Findings()
+        self.busy = False
+        representations = Representations(self.chunks, self.findings, lambda: self.busy)
+        content, guard = Content(self.chunks, "seed"), Guard(self.findings)
+        self.answerer = Answerer(self.pathnames, content, TOP, representations, guard)
         self.site = Sites(SETTINGS, [0, 1]).all[0]
 
     def know(self, path: bytes, outcome: wire.Identity | int = VERSION, *, root: int = 0, at: float = NOW) -> Entry:
@@ -48,7 +56,7 @@ class Desk:
     def ask(self, target: str, *fields: bytes, method: str = "GET", in_hand: Entry | None = None) -> Reply | Wanted:
         line = f"{method} {target} HTTP/1.1".encode()
         request = RequestParser(8192, 100).parse([line, b"Host: x", *fields, b"", b""])
-        return self.answerer.answer(request, self.site, NOW, WALL, in_hand)
+        return self.answerer.answer(request, self.site, NOW, WALL, InHand(in_hand))
 
     def reply(self, target: str, *fields: bytes, method: str = "GET") -> Reply:
         found = self.ask(target, *fields, method=method)

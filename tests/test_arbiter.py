@@ -146,7 +146,7 @@ def test_a_stopped_worker_does_not_hold_up_the_end(start: Start) -> None:
 
 def test_nothing_is_left_when_the_master_is_killed(start: Start) -> None:
     server = start(config(workers=3))
-    assert len(server.tree()) == 1 + 3 + 2 + 3
+    assert len(server.tree()) == 1 + 3 + 3 + 3
     server.stop(signal.SIGKILL)
     wait_until(lambda: not server.tree(), "orphans")
     assert server.status == -signal.SIGKILL
@@ -557,8 +557,8 @@ def test_a_worker_holds_its_heritage_and_nothing_else(start: Start, tmp_path: Pa
     for pid in server.workers():
         held = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
         standard = [name for name in held if not name.startswith("socket:")]
-        # 2 listeners, 3 channels, 2 of the wakeup, 1 to its helper; 0 and 1, and 2 for tracebacks.
-        assert len(held) - len(standard) == 2 + 3 + 2 + 1
+        # 2 listeners, 4 channels, 2 of the wakeup, 1 to its helper; 0 and 1, and 2 for tracebacks.
+        assert len(held) - len(standard) == 2 + 4 + 2 + 1
         assert sorted(standard) == ["/dev/null", "/dev/null", str(server.folder / "stderr")]
 
 

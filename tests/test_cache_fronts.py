@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import brotli
 import pytest
 
 from tests import fronts
@@ -25,7 +26,7 @@ PIECE = 1 << 20
 SIZES = {"a.txt": 1000, "b.bin": 66_000, "downloads/large.bin": LARGE, "private/large.bin": LARGE}
 PAGE = b"<p>A page that is long enough.</p>" * 20
 # Varnish unpacks what says gzip, to see whether it is.
-CODED = {".br": b"what brotli made", ".gz": gzip.compress(PAGE, mtime=0), "": PAGE}
+CODED = {".br": brotli.compress(PAGE), ".gz": gzip.compress(PAGE, mtime=0), "": PAGE}
 SITE = """
 [[site]]
 [[site.rule]]

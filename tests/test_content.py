@@ -5,7 +5,7 @@ import pytest
 from flashpy.cache.chunks import Chunk, Chunks
 from flashpy.cache.pathnames import Entry
 from flashpy.config import Settings, Site
-from flashpy.content import Content, Facts
+from flashpy.content import Chosen, Content, Facts
 from flashpy.http.response import Reply
 from flashpy.sites import Sites
 from flashpy_helpers.wire import Identity, Load
@@ -41,7 +41,7 @@ def read_in(chunks: Chunks, one: Entry, number: int = 0, length: int = 100) -> C
 
 def made(content: Content, one: Entry, site: int, method: bytes, decision: None) -> Reply:
     extra = SITES[site].rules.ruling(one.key[1]).fields
-    return content.reply(one, SITES[site], extra, method, decision)
+    return content.reply(Chosen(one, one.facts.etag, ()), SITES[site], extra, method, decision)
 
 
 def test_a_reply_is_prepared_once_for_each_site(content: Content, chunks: Chunks) -> None:

@@ -68,7 +68,7 @@ def test_just_enough_for_the_connections(start_server: StartServer, docroot: Pat
     """What the check at the start lets pass is enough: all connections, while all helpers work."""
     config = "[limits]\nconnections = 100\n[helpers]\nmin = 8\nmax = 16\n"
     names = plant(docroot, {f"{number}.bin": 300_000 for number in range(100)})
-    server = start_server(config, root=docroot, program=LIMITED, args=["165"])
+    server = start_server(config, root=docroot, program=LIMITED, args=["173"])
     with ExitStack() as stack:
         clients = {name: stack.enter_context(server.connect()) for name in names}
         for name, client in clients.items():

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from flashpy.cache.pathnames import Entry
-from flashpy.helperpool import ATTEMPTS, QueueFull, Trouble
+from flashpy.helperpool import ATTEMPTS, QueueFull
+from flashpy.tasks import Trouble
 from flashpy_helpers import channel, records, wire
 from tests.workbench import Bench, Spawner, ended
 

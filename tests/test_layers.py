@@ -21,16 +21,18 @@ ORDER = """
     flashpy_helpers
     flashpy_helpers.channel flashpy_helpers.query
     flashpy_helpers.wire
-    flashpy_helpers.codings flashpy_helpers.news flashpy_helpers.records
+    flashpy_helpers.codings flashpy_helpers.fields flashpy_helpers.news
+    flashpy_helpers.records
     flashpy_helpers.beneath flashpy_helpers.disk flashpy_helpers.inotify flashpy_helpers.listingtemplate
     flashpy_helpers.logfile
     flashpy_helpers.listing flashpy_helpers.watchtree
     flashpy_helpers.listingpage flashpy_helpers.watcher
     flashpy_helpers.pathname
+    flashpy_helpers.heavy
     flashpy_helpers.__main__
 
     flashpy flashpy.http flashpy.cache
-    flashpy.http.accesstext flashpy.http.dates flashpy.http.glob flashpy.http.mime
+    flashpy.http.accesstext flashpy.http.credentials flashpy.http.dates flashpy.http.glob flashpy.http.mime
     flashpy.http.negotiation flashpy.http.peers flashpy.http.presets flashpy.http.ranges flashpy.http.status
     flashpy.http.conditional flashpy.http.framing flashpy.http.navigation flashpy.http.pages
     flashpy.http.proxyprotocol flashpy.http.target
@@ -45,17 +47,18 @@ ORDER = """
     flashpy.config.address flashpy.config.machine flashpy.config.probe flashpy.config.source
     flashpy.config.units
     flashpy.config.schema
-    flashpy.config.explain flashpy.config.roots flashpy.config.rulecheck
+    flashpy.config.explain flashpy.config.needs flashpy.config.passwords flashpy.config.roots flashpy.config.rulecheck
     flashpy.config.checks
     flashpy.config.load flashpy.config.render
     flashpy.config
     flashpy.heritage
 
-    flashpy.accesslog flashpy.meter flashpy.rules flashpy.tasks
+    flashpy.accesslog flashpy.findings flashpy.meter flashpy.rules flashpy.tasks
     flashpy.helper flashpy.sites
-    flashpy.content
+    flashpy.asking flashpy.content
     flashpy.helperpool
-    flashpy.answer flashpy.changes flashpy.outgoing flashpy.store
+    flashpy.changes flashpy.guard flashpy.outgoing flashpy.representations flashpy.store
+    flashpy.answer
     flashpy.service
     flashpy.states
     flashpy.client
@@ -90,9 +93,11 @@ MASTER = {name for name in ROWS if ROWS[name] > ROWS["flashpy.worker"]} | {"flas
 
 # The only modules of the helper side that flashpy may use.
 SHARED = {f"flashpy_helpers{name}" for name in ("", ".channel", ".codings", ".news", ".query", ".records", ".wire")}
-# The only one of them that may use more than the standard library, and what.
-CODINGS = "flashpy_helpers.codings"
-COMPRESSORS = {"brotli", "backports", "compression"}
+# The only ones of the helper side that may use more than the standard library, and what.
+LIBRARIES = {
+    "flashpy_helpers.codings": {"brotli", "backports", "compression"},
+    "flashpy_helpers.heavy": {"brotli", "backports", "compression", "bcrypt"},
+}
 
 
 def module_name(file: Path, package_root: Path) -> str:
@@ -162,13 +167,20 @@ def test_a_module_imports_only_lower_ones(name: str) -> None:
 def test_helpers_need_the_standard_library_only() -> None:
     for name in of_package("flashpy_helpers"):
         strange = top_levels(IMPORTS[name]) - sys.stdlib_module_names - {"flashpy_helpers"}
-        assert strange <= (COMPRESSORS if name == CODINGS else set()), name
+        assert strange <= LIBRARIES.get(name, set()), name
 
 
-def test_what_runs_without_site_packages_knows_no_compressor() -> None:
+def test_what_runs_without_site_packages_knows_no_library() -> None:
     """Nor does a worker: it would load them for nothing."""
-    for name in {"flashpy_helpers.__main__", "flashpy_helpers.pathname", *WORKER}:
-        assert CODINGS not in reached(name), name
+    for name in {"flashpy_helpers.pathname", "flashpy_helpers.watcher", *WORKER}:
+        assert not reached(name) & LIBRARIES.keys(), name
+
+
+def test_nobody_imports_the_heavy_jobs_but_their_own_program() -> None:
+    """And that one only when it is started as such: the other spawner has no libraries."""
+    assert [name for name in FILES if "flashpy_helpers.heavy" in IMPORTS[name]] == ["flashpy_helpers.__main__"]
+    top = ast.parse(FILES["flashpy_helpers.__main__"].read_text()).body
+    assert "heavy" not in {alias.name for node in top if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 
 def test_flashpy_uses_only_the_shared_part_of_the_helpers() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flashpy_helpers.codings import compress
 from tests.conftest import StartServer
 from tests.server import Client, Server, wait_until
 from tests.web import head
@@ -127,11 +128,11 @@ def test_off_by_default(start_server: StartServer, docroot: Path, folder: Path) 
 
 def test_clean_addresses(start_server: StartServer, docroot: Path) -> None:
     (docroot / "about.html").write_bytes(b"about us")
-    (docroot / "about.html.gz").write_bytes(b"zipped")
+    (docroot / "about.html.gz").write_bytes(compress("gzip", b"about us", "best"))
     server = start_server("[[site]]\nclean_urls = true\n", root=docroot)
     assert server.get("/about").headers["content-type"] == "text/html; charset=utf-8"
     assert server.get("/about").body == b"about us"
-    assert server.get("/about", {"Accept-Encoding": "gzip"}).body == b"zipped"
+    assert server.get("/about", {"Accept-Encoding": "gzip"}).body == compress("gzip", b"about us", "best")
     assert server.get("/about/").status == 404
     assert server.get("/a.txt").status == 200
     assert server.get("/none").status == 404
@@ -150,12 +151,12 @@ def test_two_sites_of_one_root_know_nothing_of_each_other(
     shown, hidden = 'listing = "json"\ndotfiles = true', 'listing = "json"\nprecompressed = false'
     other = f'\n[[site.mount]]\nat = "/files/a.txt/"\nroot = "{folder}"'
     (docroot / "a.css").write_bytes(b"css")
-    (docroot / "a.css.gz").write_bytes(b"zipped")
+    (docroot / "a.css.gz").write_bytes(compress("gzip", b"css", "best"))
     server = start_server(two_sites(docroot, shown, hidden + other))
     for _ in range(3):
         assert ".secret" in names(json.loads(server.get("/files/", {"Host": "a"}).body))
         assert ".secret" not in names(json.loads(server.get("/files/", {"Host": "b"}).body))
-        assert server.get("/a.css", {"Host": "a", "Accept-Encoding": "gzip"}).body == b"zipped"
+        assert server.get("/a.css", {"Host": "a", "Accept-Encoding": "gzip"}).body == compress("gzip", b"css", "best")
         plain = server.get("/a.css", {"Host": "b", "Accept-Encoding": "gzip"})
         assert (plain.body, plain.headers.get("vary")) == (b"css", None)
 

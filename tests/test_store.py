@@ -6,8 +6,9 @@ import pytest
 
 from flashpy.cache.chunks import Chunk, Chunks
 from flashpy.cache.pathnames import Entry, Pathnames
-from flashpy.helperpool import Trouble
+from flashpy.findings import Findings
 from flashpy.store import LATE_SECONDS, ROUNDS, HelperStore
+from flashpy.tasks import Trouble
 from flashpy_helpers import records, wire
 
 TOP = 65536
@@ -33,7 +34,7 @@ class Desk:
         self.chunks = Chunks(memoryview(bytearray(8 * TOP)), TOP)
         self.pathnames = Pathnames(1000, self.chunks, 1.0, 10.0)
         self.store = HelperStore(
-            self.chunks, self.pathnames, lambda: 1_800_000_000.0, self.said.append, self.said.append
+            self.chunks, self.pathnames, lambda: 1_800_000_000.0, self.said.append, self.said.append, Findings()
         )
         self.checks: Any = Checks()
 

@@ -108,6 +108,8 @@ graceful_timeout = "5s"
 chunk = "64KiB"
 memory = "2MiB"
 revalidate = "100ms"
+[heavy]
+min = 1
 [limits]
 header_timeout = "1s"
 [log]
@@ -115,6 +117,7 @@ level = "debug"
 [[site]]
 watch = true
 headers = { X-Extra = "yes" }
+compress = ["gzip"]
 """
 
 
@@ -215,12 +218,19 @@ def test_only_the_calls_of_the_list(start_server: StartServer, public: Path, tmp
 
 
 def kill_helpers_of(server: Server) -> None:
-    """All of them, and the spawner: the workers hear of a new one and get helpers again."""
+    """All of them, and the spawners: the workers hear of new ones and get helpers again."""
     server.expect_error("the spawner")
-    for pid in [*server.named("flashpy-spawner"), *server.named("flashpy-helper")]:
+    server.expect_error("the heavy spawner")
+    for pid in [
+        pid
+        for name in ("flashpy-spawner", "flashpy-helper", "flashpy-heavy", "flashpy-press")
+        for pid in server.named(name)
+    ]:
         with suppress(ProcessLookupError):  # a helper goes by itself when there is nothing to do
             os.kill(pid, signal.SIGKILL)
     server.wait_log("the spawner")
+    server.wait_log("the heavy spawner")
+    wait_until(lambda: len(server.named("flashpy-press")) == len(server.workers()), "heavy helpers again")
 
 
 def test_the_list_finds_what_is_not_on_it(tmp_path: Path) -> None:

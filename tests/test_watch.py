@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import brotli
 import pytest
 
 from tests.conftest import StartServer
@@ -63,10 +64,10 @@ def shows(server: Server, path: Path | str, expected: str | int) -> None:
     known(server, path, expected)
 
 
-def put(path: Path, text: str) -> None:
+def put(path: Path, content: str | bytes) -> None:
     """By rename."""
     draft = path.with_name("draft")
-    draft.write_text(text)
+    draft.write_bytes(content.encode() if isinstance(content, str) else content)
     draft.rename(path)
 
 
@@ -158,11 +159,12 @@ def test_siblings(server: Server, place: Path) -> None:
         return server.get(path, {"Accept-Encoding": "br"}).body
 
     assert [body() for _ in range(3)] == [b"original"] * 3
-    put(sibling, "brotli")
-    wait_until(lambda: body() == b"brotli")
-    assert [body() for _ in range(3)] == [b"brotli"] * 3
-    put(sibling, "other brotli")
-    wait_until(lambda: body() == b"other brotli")
+    one, two = brotli.compress(b"original", quality=11), brotli.compress(b"original", quality=0)
+    assert one != two
+    for coded in (one, two):
+        put(sibling, coded)
+        wait_until(lambda coded=coded: body() == coded)
+        assert [body() for _ in range(3)] == [coded] * 3
     sibling.unlink()
     wait_until(lambda: body() == b"original")
 

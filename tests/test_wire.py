@@ -11,8 +11,9 @@ u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 times = st.integers(-(2**63) * 10**9, 2**63 * 10**9 - 1)
 identities = st.builds(wire.Identity, u64, u64, u64, times, times)
 paths = st.binary(max_size=300)
-verdicts = st.integers(wire.MISSING, wire.BROKEN)
+verdicts = st.integers(wire.MISSING, wire.UNABLE)
 codings = st.integers(wire.BR, wire.IDENTITY)
+compressions = st.integers(wire.BR, wire.GZIP)
 siblings = st.lists(st.tuples(codings, identities), max_size=3).map(tuple)
 orders = st.none() | st.lists(codings, max_size=4).map(bytes)
 expected = st.lists(
@@ -25,6 +26,10 @@ jobs = (
     | st.builds(wire.Load, u64, u32, paths, identities, u64, u64, u64)
     | st.builds(wire.Check, u64, u32, expected)
     | st.builds(wire.List, u64, u32, paths, paths, queries, st.booleans(), u64, u64)
+    | st.builds(wire.Compress, u64, u32, paths, identities, compressions, u64, u64)
+    | st.builds(wire.Verify, u64, u32, paths, identities, compressions, u64)
+    | st.builds(wire.Digest, u64, u32, paths, identities)
+    | st.builds(wire.Password, u64, u32, paths, paths)
 )
 answers = (
     st.builds(wire.Folder, u64, identities)
@@ -34,6 +39,9 @@ answers = (
     | st.builds(wire.Unchanged, u64)
     | st.builds(wire.Loaded, u64, u64)
     | st.builds(wire.Changed, u64, st.lists(u16, max_size=256).map(tuple))
+    | st.builds(wire.Made, u64, u64)
+    | st.builds(wire.Digested, u64, st.binary(min_size=16, max_size=16))
+    | st.builds(wire.Judged, u64, st.booleans())
     | st.builds(wire.Failure, u64, verdicts, u32)
 )
 roots = st.builds(
@@ -68,7 +76,7 @@ def test_root_comes_back(root: wire.Root) -> None:
 
 
 @given(
-    st.binary(max_size=200) | st.tuples(st.integers(0, 26), st.binary()).map(lambda pair: bytes([pair[0]]) + pair[1])
+    st.binary(max_size=200) | st.tuples(st.integers(0, 30), st.binary()).map(lambda pair: bytes([pair[0]]) + pair[1])
 )
 def test_arbitrary_bytes_are_refused_or_mean_one_thing(record: bytes) -> None:
     for unpack, pack in (
@@ -103,10 +111,14 @@ def test_record_cut_anywhere_is_refused_or_shorter(value: wire.Job | wire.Answer
         wire.Load(0, 0, b"", SOME, 0, 2**64, 0),
         wire.Lookup(0, 0, b"", 0, 0, SOME, b"", ((256, SOME),)),
         wire.Check(0, 0, ((b"a", 0, None),)),
-        wire.Check(0, 0, ((b"a", wire.BROKEN + 1, None),)),
+        wire.Check(0, 0, ((b"a", wire.UNABLE + 1, None),)),
         wire.Check(0, 0, ((b"a" * 65536, wire.MISSING, None),)),
         wire.Check(0, 0, ((b"a" * 300, wire.MISSING, None),) * 256),
         wire.Check(0, 0, ((b"a", wire.MISSING, None),) * 257),
+        wire.Compress(0, 0, b"", SOME, 256, 0, 0),
+        wire.Verify(0, 0, b"", SOME, wire.BR, 2**64),
+        wire.Digest(0, -1, b"", SOME),
+        wire.Password(0, 0, b"x" * 65536, b""),
         wire.Unchanged(1),
     ],
 )
@@ -124,6 +136,18 @@ def test_answer_and_root_that_do_not_fit_are_refused() -> None:
         records.pack_root(wire.Root(b"/srv", (), 3))
     with pytest.raises(wire.WireError):
         records.pack_root(wire.Root(b"/srv" * 20_000, (), wire.INSIDE))
+
+
+@pytest.mark.parametrize(
+    "job", [wire.Compress(0, 0, b"", SOME, wire.IDENTITY, 0, 0), wire.Verify(0, 0, b"", SOME, 3, 0)]
+)
+def test_nothing_is_compressed_as_the_file_itself(job: wire.Job) -> None:
+    with pytest.raises(wire.WireError):
+        records.unpack_job(records.pack_job(job))
+
+
+def test_a_password_is_not_shown() -> None:
+    assert repr(wire.Password(5, 0, b"hash", b"secret")) == "Password(id=5)"
 
 
 def test_check_adds_no_more_for_a_path_than_it_says() -> None:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,13 @@ from flashpy.cache.pathnames import Pathnames
 from flashpy.config import Limits, Mount, Settings, Site
 from flashpy.connection import Connection
 from flashpy.content import Content
+from flashpy.findings import Findings
+from flashpy.guard import Guard
 from flashpy.helperpool import HelperPool
 from flashpy.logs import Log
 from flashpy.loop import Loop
+from flashpy.processes import libraries
+from flashpy.representations import Representations
 from flashpy.service import Lane, Service
 from flashpy.sites import Sites
 from flashpy.store import HelperStore
@@ -33,18 +37,21 @@ from flashpy.worker import make_memory
 from flashpy_helpers import channel, records, wire
 
 FOLDER = str(Path(flashpy_helpers.__file__).parent.parent)
-START = "import sys; sys.path.append(sys.argv[1]); from flashpy_helpers.__main__ import main; main()"
+START = "import sys; sys.path += sys.argv[1].split('\\n'); from flashpy_helpers.__main__ import main; main()"
 PATIENCE = 20.0
 
 
 class Spawner:
-    """A spawner process that knows `roots`; `requests` is the end that workers hold."""
+    """A spawner process that knows `roots`; `requests` is the end that workers hold.
 
-    def __init__(self, *roots: Path) -> None:
+    `places` are where it imports from besides the standard library.
+    """
+
+    def __init__(self, *roots: Path, program: str = "spawner", places: Sequence[str] = (FOLDER,)) -> None:
         self.control, control = channel.pair()
         self.requests, requests = channel.pair()
         numbers = [control.fileno(), requests.fileno()]
-        arguments = [FOLDER, "spawner", *map(str, numbers), "-1", "-1", ""]
+        arguments = ["\n".join(places), program, *map(str, numbers), "-1", "-1", ""]
         with control, requests:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", START, *arguments],
@@ -78,8 +85,16 @@ class Spawner:
             self.process.wait()
 
 
+def heavy_spawner(*roots: Path) -> Spawner:
+    """A spawner of heavy helpers, with the libraries of this process."""
+    return Spawner(*roots, program="heavy-spawner", places=[FOLDER, *libraries()])
+
+
 class Bench:
-    """A worker's parts over `roots`: the first is the site's, the others are mounts /m1/, /m2/ ..."""
+    """A worker's parts over `roots`: the first is the site's, the others are mounts /m1/, /m2/ ...
+
+    `spawner` forks the pool's helpers, one of our own unless it is given.
+    """
 
     def __init__(
         self,
@@ -94,12 +109,13 @@ class Bench:
         revalidate: float = 1.0,
         max_stale: float = 10.0,
         limits: Limits | None = None,
+        spawner: Spawner | None = None,
     ) -> None:
         self.problems: list[Exception] = []
         self.noise = b""
         self.said: list[str] = []
         self.greetings = 0
-        self.spawner = Spawner(*roots)
+        self.spawner = spawner or Spawner(*roots)
         self.loop = loop = Loop(self._on_error)
         near, self._log_end = channel.pair()
         self.log = Log(near, "debug")
@@ -108,7 +124,8 @@ class Bench:
         self.memory = memoryview(mapped)
         self.chunks = chunks = Chunks(self.memory, chunk)
         self.pathnames = Pathnames(paths, chunks, revalidate, max_stale)
-        self.store = HelperStore(chunks, self.pathnames, time.time, self.said.append, self.said.append)
+        findings = Findings()
+        self.store = HelperStore(chunks, self.pathnames, time.time, self.said.append, self.said.append, findings)
         self._pool_end = self.spawner.requests.dup()
         self.pool = HelperPool(
             loop,
@@ -132,7 +149,7 @@ class Bench:
             self.pathnames,
             chunks,
             content,
-            Answerer(self.pathnames, content, chunk),
+            Answerer(self.pathnames, content, chunk, Representations(chunks, findings, lambda: False), Guard(findings)),
             self.pool,
             access=True,
         )

@@ -72,6 +72,11 @@ class Entry:
         """The entry that the cache knows: its original's for a variant."""
         return self.original or self
 
+    @property
+    def made(self) -> bool:
+        """Whether it is a coding of its original that lies in the cache only, not in a file."""
+        return self.coding != NO_CODING and self.original is not None and self.path == self.original.path
+
     def add_variant(self, coding: int, path: bytes, outcome: Any, facts: Any) -> "Entry":
         """Another representation of this file, whose content lies at `path`."""
         variant = self._variant(coding, path, outcome, facts, _FOR_EVER)

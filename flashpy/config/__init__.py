@@ -4,11 +4,14 @@ Workers get the finished Settings by fork. `schema` is the only home of defaults
 """
 
 from flashpy.config.load import for_folder, load
+from flashpy.config.needs import most_helpers, needs_heavy
 from flashpy.config.render import to_toml
 from flashpy.config.roots import check_roots
 from flashpy.config.rulecheck import cache_control
 from flashpy.config.schema import (
+    Auth,
     Cache,
+    Heavy,
     Helpers,
     Limits,
     Listen,
@@ -23,8 +26,10 @@ from flashpy.config.schema import (
 from flashpy.config.source import ConfigError
 
 __all__ = [
+    "Auth",
     "Cache",
     "ConfigError",
+    "Heavy",
     "Helpers",
     "Limits",
     "Listen",
@@ -39,5 +44,7 @@ __all__ = [
     "check_roots",
     "for_folder",
     "load",
+    "most_helpers",
+    "needs_heavy",
     "to_toml",
 ]

@@ -45,6 +45,7 @@ OWN_FIELDS = frozenset(
 # Table, the key that may not be larger, the one that it is compared with, how both are shown.
 ORDERED: tuple[tuple[str, str, str, Callable[..., str]], ...] = (
     ("helpers", "min", "max", str),
+    ("heavy", "min", "max", str),
     ("cache", "revalidate", "max_stale", format_time),
     ("limits", "request_line", "header_bytes", format_size),
 )
@@ -126,6 +127,9 @@ def _check_site(key: Key, site: Site, source: Source) -> None:
     if site.charset and not _TOKEN.fullmatch(site.charset):
         words = f'expected a name such as "utf-8", or "" for none, not {site.charset!r}'
         raise source.error((*key, "charset"), words)
+    for number, coding in enumerate(site.compress):
+        if coding in site.compress[:number]:
+            raise source.error((*key, "compress", number), f"{coding} is given twice")
     _check_headers((*key, "headers"), site.headers, source)
     for extension, media in site.types.items():
         if not _MEDIA.fullmatch(media):

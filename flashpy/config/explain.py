@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import msgspec
 
 from flashpy.config.address import FORMS
-from flashpy.config.schema import Settings
+from flashpy.config.schema import LOADED, Settings
 from flashpy.config.source import Key
 from flashpy.config.units import format_size, format_time
 
@@ -22,6 +22,7 @@ _WORDS = {
     "account": "a name or an id",
     "path": "the path of a folder",
     "path or nothing": 'a path, or "" for none',
+    "path or empty": 'the path of a file, or "" for none',
     "access log": 'a path, "-" for standard output, or "off"',
     "error log": 'a path, or "-" for standard error',
     "listen": f"addresses: {FORMS}",
@@ -64,7 +65,8 @@ def kind_of(annotation: Any) -> Kind:
 
 def fields_of(table: type[msgspec.Struct]) -> dict[str, Kind]:
     """The keys of a table and their kinds, in the schema's order."""
-    return {field.name: kind_of(field.type) for field in msgspec.structs.fields(table)}
+    kinds = {field.name: kind_of(field.type) for field in msgspec.structs.fields(table)}
+    return {name: kind for name, kind in kinds.items() if kind.unit != LOADED}
 
 
 def kind_at(key: Key) -> Kind | None:

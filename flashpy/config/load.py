@@ -13,9 +13,10 @@ from typing import Any, get_origin
 
 import msgspec
 
-from flashpy.config import checks, schema
+from flashpy.config import checks, passwords, schema
 from flashpy.config.address import parse_address, parse_host, parse_proxy
 from flashpy.config.explain import Kind, expected, fields_of, kind_at, shown, unknown_key
+from flashpy.config.needs import most_blocks
 from flashpy.config.schema import SOCKET_MODE, Listen, Server, Settings
 from flashpy.config.source import ConfigError, Key, Source, dotted
 from flashpy.config.units import format_size, parse_size, parse_time
@@ -54,6 +55,7 @@ def _settle(tables: Table, source: Source, base: Path, listen: Sequence[str], wo
     server = _with_options(settings.server, listen, workers)
     settings = msgspec.structs.replace(settings, server=server)
     checks.check(settings, source)
+    settings = passwords.with_users(settings, source)
     return _with_memory(settings, "memory" not in plain.get("cache", {}), source)
 
 
@@ -86,7 +88,7 @@ def _listen_option(texts: Sequence[str]) -> tuple[Listen, ...]:
 
 def _with_memory(settings: Settings, auto: bool, source: Source) -> Settings:
     """Settings whose memory is whole chunks, and no fewer than the helpers need."""
-    cache, helpers = settings.cache, settings.helpers.max
+    cache, helpers = settings.cache, most_blocks(settings)
     memory = cache.memory // cache.chunk * cache.chunk
     if auto:
         memory = schema.auto_memory(settings.server.workers, cache.chunk, helpers)
@@ -95,9 +97,13 @@ def _with_memory(settings: Settings, auto: bool, source: Source) -> Settings:
         raise source.error(
             ("cache", "memory"),
             f"expected at least {format_size(least)} for each worker: {helpers + 2} chunks of "
-            f"{format_size(cache.chunk)}, two more than the {helpers} of helpers.max",
+            f"{format_size(cache.chunk)}, two more than the {helpers} of {_maxima(settings)}",
         )
     return msgspec.structs.replace(settings, cache=msgspec.structs.replace(cache, memory=memory))
+
+
+def _maxima(settings: Settings) -> str:
+    return "helpers.max" if most_blocks(settings) == settings.helpers.max else "helpers.max and heavy.max"
 
 
 class _Reader:
@@ -116,6 +122,7 @@ class _Reader:
             "mode": _mode,
             "account": _account,
             "path": self._path,
+            "path or empty": lambda value: value if value == "" else self._path(value),
             "path or nothing": lambda value: None if value == "" else self._path(value),
             "access log": lambda value: value if value in ("-", "off") else self._path(value),
             "error log": self._error_log,

@@ -14,6 +14,7 @@ from flashpy.http.target import is_served_path, valid_host
 from flashpy.http.template import RedirectTemplate, RewriteTemplate, Template
 
 _ORIGIN = re.compile(r"(https?)://([^/?#]+)", re.ASCII)
+_REALM = re.compile(r"[ !#-\[\]-~]+")
 _WORDS = {"immutable": IMMUTABLE, "no-cache": "no-cache", "no-store": "no-store"}
 ERROR_PAGES = frozenset(("403", "404"))
 """Statuses that may have a page of their own. Not 5xx: those arise when no file can be got."""
@@ -46,10 +47,14 @@ def _check_rule(key: Key, rule: Rule, site: Site, source: Source) -> None:
     ways = [name for name in ("redirect", "rewrite", "deny") if getattr(rule, name)]
     if len(ways) > 1:
         raise source.error((*key, ways[1]), f"a path has one way to go, and this rule has {ways[0]} already")
-    if not (ways or rule.headers or rule.cache or rule.cors):
-        raise source.error(key, "expected headers, cache, redirect, rewrite, deny or cors: this rule does nothing")
+    if not (ways or rule.headers or rule.cache or rule.cors or rule.auth):
+        words = "expected headers, cache, redirect, rewrite, deny, auth or cors: this rule does nothing"
+        raise source.error(key, words)
     _check_cache(key, rule, source)
     _check_cors(key, rule, source)
+    if rule.auth is not None and not _REALM.fullmatch(rule.auth.realm):
+        words = f"expected printable ASCII without quotes and backslashes, not {rule.auth.realm!r}"
+        raise source.error((*key, "auth", "realm"), words)
     if rule.redirect is not None:
         _check_redirect(key, rule.redirect.to, globs, source)
     if rule.rewrite:

@@ -27,6 +27,10 @@ SPARE_CHUNKS = 2
 SOCKET_MODE = 0o666
 
 
+# The unit of what is no key: load() puts it in.
+LOADED = "loaded"
+
+
 def _time(least: float, most: float) -> Meta:
     return Meta(ge=least, le=most, extra={"unit": "time"})
 
@@ -112,6 +116,19 @@ class Helpers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeout: Annotated[float, _time(0.001, DAY)] = 30.0
 
 
+class Heavy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[heavy]: the helpers that compress, digest and check passwords, per worker; there are none without such work."""
+
+    # None: the first job of a while waits some milliseconds more for its helper, and an idle site has none.
+    min: Annotated[int, Meta(ge=0, le=64)] = 0
+    # So that a page with its images is looked after at once; they stand back behind all else anyway.
+    max: Annotated[int, Meta(ge=1, le=64)] = 4
+    # Jobs that may wait: at 10 ms a job the last one waits 0.3 s. Beyond it the file goes out as it is.
+    queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 64
+    # The most dear of jobs take some seconds of a core; of a busy one the helpers get but a tenth.
+    timeout: Annotated[float, _time(0.001, DAY)] = 30.0
+
+
 class Cache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[cache]: what a worker holds in memory."""
 
@@ -188,6 +205,17 @@ class Redirect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     status: Literal[301, 302, 303, 307, 308] = 302
 
 
+class Auth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`auth` of a rule: Basic authentication."""
+
+    # bcrypt hashes, read at load; "": whoever comes may pass, also where a rule before asked for a password.
+    htpasswd: Annotated[str, _unit("path or empty")]
+    # What a browser shows, and under which it keeps a password.
+    realm: str = "restricted"
+    # What the file says: no key of the configuration, put in by load().
+    users: Annotated[dict[str, str], _unit(LOADED)] = {}
+
+
 class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[[site.rule]]: what some paths of the site get; all that match apply, in order."""
 
@@ -200,6 +228,7 @@ class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # Another path of the site; "": none.
     rewrite: str = ""
     deny: bool = False
+    auth: Auth | None = None
     # Origins that may read replies, or "*".
     cors: Annotated[tuple[str, ...], _unit("texts")] = ()
 
@@ -225,6 +254,14 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     precompressed: bool = True
     # It takes a watch of the kernel's for every folder, and revalidation finds the same a second later.
     watch: bool = False
+    # A sibling that does not decode would break a page; to know it costs one decoding of each.
+    verify_precompressed: bool = True
+    # Nothing: the processor is the worker's, and what is compressed beforehand is smaller.
+    compress: tuple[Literal["br", "zstd", "gzip"], ...] = ()
+    # Below it the fields of a coding and the client's work cost more than one packet saves.
+    compress_min: Annotated[int, _size(0, 16 * MIB)] = KIB
+    # The version costs nothing. A digest is the same on every host, and is read for once for each version.
+    etag: Literal["identity", "hash", "off"] = "identity"
     # WHATWG: all text is UTF-8. "": no charset parameter.
     charset: str = "utf-8"
     # Extension without its dot, lower-case -> media type, before our own table.
@@ -242,6 +279,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     server: Server = field(default_factory=lambda: Server())
     helpers: Helpers = Helpers()
+    heavy: Heavy = Heavy()
     cache: Cache = field(default_factory=lambda: Cache())
     limits: Limits = Limits()
     log: Log = Log()

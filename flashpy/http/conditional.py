@@ -41,8 +41,9 @@ def decide(
     """Decide how a request for a file that exists is answered.
 
     `fields` has lower-case names, several lines of one name joined by b", "; names other than If-*
-    and Range are not looked at. `etag` is quoted, with W/ when weak. `mtime` is what Last-Modified
-    says, in seconds as `now`; without one no condition on dates is heeded. `size` is in bytes.
+    and Range are not looked at. `etag` is quoted, with W/ when weak, b"" when there is none. `mtime`
+    is what Last-Modified says, in seconds as `now`; without one no condition on dates is heeded.
+    `size` is in bytes.
     """
     if not fields or method not in (b"GET", b"HEAD"):  # RFC 9110, 13.2.1: OPTIONS has none
         return _WHOLE
@@ -59,11 +60,16 @@ def decide(
     return Decision(206, spans) if spans else _UNSATISFIABLE
 
 
+def _is_strong(etag: bytes) -> bool:
+    """Whether there is a tag that changes with every byte (RFC 9110, section 8.8.1)."""
+    return etag.startswith(b'"')
+
+
 def _unchanged(fields: Mapping[bytes, bytes], etag: bytes, mtime: int | None, now: int) -> bool:
     """Steps 1 and 2: If-Match, else If-Unmodified-Since."""
     tags = fields.get(b"if-match")
     if tags is not None:
-        return tags == b"*" or (not etag.startswith(b"W/") and _listed(tags, etag))
+        return tags == b"*" or (_is_strong(etag) and _listed(tags, etag))
     since = fields.get(b"if-unmodified-since")
     date = None if since is None else parse_date(since, now)
     return date is None or mtime is None or mtime <= date
@@ -74,7 +80,7 @@ def _known(fields: Mapping[bytes, bytes], etag: bytes, mtime: int | None, now: i
     tags = fields.get(b"if-none-match")
     if tags is not None:
         opaque = etag.removeprefix(b"W/")
-        return tags == b"*" or _listed(tags, opaque) or _listed(tags, b"W/" + opaque)
+        return tags == b"*" or (bool(etag) and (_listed(tags, opaque) or _listed(tags, b"W/" + opaque)))
     since = fields.get(b"if-modified-since")
     date = None if since is None else parse_date(since, now)
     return date is not None and mtime is not None and mtime <= date
@@ -90,7 +96,7 @@ def _same(fields: Mapping[bytes, bytes], etag: bytes, mtime: int | None, now: in
     if validator is None:
         return True
     if validator.endswith(b'"'):
-        return validator == etag and not etag.startswith(b"W/")
+        return validator == etag and _is_strong(etag)
     return mtime is not None and mtime < now and parse_date(validator, now) == mtime
 
 

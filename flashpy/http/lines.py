@@ -37,6 +37,7 @@ MEANINGS = dict.fromkeys(CONDITIONS, CONDITION) | {
     b"referer": REFERER,
     b"user-agent": AGENT,
     b"accept": WISH,
+    b"authorization": WISH,
     b"accept-encoding": WISH,
     b"origin": WISH,
     b"sec-fetch-mode": WISH,

@@ -53,9 +53,9 @@ class Request:
 
     `keeps`: the client wants the connection to stay open. `special` is None when nothing but the request line and Host
     bears on the content of the reply. `codings` are those that the client takes, best first. `wishes` are Accept,
-    Origin and Sec-Fetch-Mode, by name in lower case. `forwarded` are the fields with which proxies speak of the client,
-    where they are heeded: names in lower case and values, None when there are none. `referer` and `agent` are as the
-    access log wants them. `weight` is about what it takes of memory, in bytes.
+    Authorization, Origin and Sec-Fetch-Mode, by name in lower case. `forwarded` are the fields with which proxies speak
+    of the client, where they are heeded: names in lower case and values, None when there are none. `referer` and
+    `agent` are as the access log wants them. `weight` is about what it takes of memory, in bytes.
     """
 
     __slots__ = ("agent", "codings", "forwarded", "host", "keeps", "line", "referer", "special", "weight", "wishes")

@@ -31,7 +31,7 @@ class Reply:
     `lasting` reply, which depends on nothing but the head, the site and the entry, may be remembered; it knows what the
     log says of it (`said`), the `size` of head and body in bytes, and its `tally` (see `tally_of`). `heat` counts how
     often it was sent in pieces since it was last joined; `whole` is all of it in one piece, for each kind of last
-    fields, or empty.
+    fields, or empty. `user` is who said a password for it, as the log has it.
     """
 
     __slots__ = (
@@ -48,6 +48,7 @@ class Reply:
         "stop",
         "stream",
         "tally",
+        "user",
         "whole",
     )
 
@@ -64,6 +65,7 @@ class Reply:
         self.said = b""
         self.size = 0
         self.tally = 0
+        self.user = b""
         self.whole = IN_PIECES
         self.heat = 0
 

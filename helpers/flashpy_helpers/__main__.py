@@ -1,11 +1,12 @@
-"""The programs of the helper side: spawner (and the helpers that it forks), log helper and watcher.
+"""The programs of the helper side: two spawners (and the helpers that they fork), log helper, watcher.
 
 The master starts them with ``-I -S``, so they load nothing from a site or a user, and what a helper
-runs is what the server was started with, even when the files have been replaced since. A fork of
-the spawner costs a millisecond or two and no disk; a fork of a worker would hold its clients open.
+runs is what the server was started with, even when the files have been replaced since. The heavy
+spawner gets the folders that the server itself imports from: its helpers need libraries. A fork of
+a spawner costs a millisecond or two and no disk; a fork of a worker would hold its clients open.
 
-    spawner CONTROL REQUESTS UID GID GROUPS     log RECORDS ACCESS ERROR UID GID GROUPS
-    watch CONTROL UID GID GROUPS
+    spawner CONTROL REQUESTS UID GID GROUPS     heavy-spawner CONTROL REQUESTS UID GID GROUPS
+    log RECORDS ACCESS ERROR UID GID GROUPS     watch CONTROL UID GID GROUPS
 
 Numbers are descriptors; UID -1 keeps the rights, ACCESS -1 is off, GROUPS is "4,24" or "".
 Signals do not end these programs, the end of file does: a ctrl-C in the terminal reaches every
@@ -22,9 +23,9 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from flashpy_helpers import channel, logfile, pathname, records, watcher, wire
 
@@ -54,12 +55,24 @@ _prctl.argtypes = (
 )
 
 
+class Trade(NamedTuple):
+    """What the helpers of one spawner are: their name, how they do a job, and how far they stand back.
+
+    ``nice`` is added to that of the server.
+    """
+
+    name: str
+    do: Callable[[wire.Job, Mapping[int, wire.Root], memoryview], wire.Answer]
+    nice: int = 0
+
+
 def main() -> None:
-    """Run the program that the arguments name; the first one is the folder of this package."""
+    """Run the program that the arguments name; the first one says where it may import from."""
     match sys.argv[2:]:
-        case ["spawner", control, requests, uid, gid, groups]:
-            _enter("flashpy-spawner", {int(control), int(requests)}, int(uid), int(gid), groups)
-            _spawner(socket.socket(fileno=int(control)), socket.socket(fileno=int(requests)))
+        case ["spawner", *arguments]:
+            _spawner("flashpy-spawner", Trade("flashpy-helper", pathname.do), *arguments)
+        case ["heavy-spawner", *arguments]:
+            _spawner("flashpy-heavy", _heavy_trade(), *arguments)
         case ["log", records, access, error, uid, gid, groups]:
             kept = {int(records), int(access), int(error)}
             _enter("flashpy-log", kept, int(uid), int(gid), groups)
@@ -69,6 +82,16 @@ def main() -> None:
             watcher.run(socket.socket(fileno=int(control)))
         case _:
             sys.exit("flashpy_helpers is started by flashpy")
+
+
+def _heavy_trade() -> Trade:
+    """Import all that heavy jobs need, with the rights of the start: the libraries may be root's alone."""
+    from flashpy_helpers import heavy
+
+    for library in heavy.MISSING:
+        _log("warning", f"{library} is not installed: what needs it is not done")
+    # Not SCHED_IDLE: beside workers that never rest a password would wait a minute. So it gets a tenth of a core.
+    return Trade("flashpy-press", heavy.do, 10)
 
 
 def _enter(name: str, kept: set[int], uid: int, gid: int, groups: str) -> None:
@@ -99,8 +122,10 @@ def _close_all_but(kept: set[int]) -> None:
             low = fd + 1
 
 
-def _spawner(control: socket.socket, requests: socket.socket) -> None:
-    """Fork a helper for each request, until master and workers are gone."""
+def _spawner(name: str, trade: Trade, control_fd: str, requests_fd: str, uid: str, gid: str, groups: str) -> None:
+    """Fork a helper of this trade for each request, until master and workers are gone."""
+    _enter(name, {int(control_fd), int(requests_fd)}, int(uid), int(gid), groups)
+    control, requests = socket.socket(fileno=int(control_fd)), socket.socket(fileno=int(requests_fd))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     roots: list[wire.Root] = []
     gc.freeze()  # else a collection in a helper would copy every page that they share
@@ -118,7 +143,7 @@ def _spawner(control: socket.socket, requests: socket.socket) -> None:
             poll.unregister(control)
             control.close()
         if len(fds) == 2:
-            _fork(fds[0], fds[1], (control, requests), roots)
+            _fork(trade, fds[0], fds[1], (control, requests), roots)
         channel.close(fds)
 
 
@@ -145,33 +170,35 @@ def _take_roots(control: socket.socket, roots: list[wire.Root]) -> bool:
         roots.append(records.unpack_root(record))
 
 
-def _fork(end: int, memory: int, foreign: tuple[socket.socket, ...], roots: list[wire.Root]) -> None:
+def _fork(trade: Trade, end: int, memory: int, foreign: tuple[socket.socket, ...], roots: list[wire.Root]) -> None:
     try:
         pid = os.fork()
     except OSError as error:
         # The worker sees the end of its channel and asks again.
-        _log_error(f"no helper: {error.strerror}")
+        _log("error", f"no helper: {error.strerror}")
         return
     if not pid:
-        _run_helper(end, memory, foreign, roots)
+        _run_helper(trade, end, memory, foreign, roots)
 
 
-def _run_helper(end: int, memory: int, foreign: tuple[socket.socket, ...], roots: list[wire.Root]) -> NoReturn:
+def _run_helper(
+    trade: Trade, end: int, memory: int, foreign: tuple[socket.socket, ...], roots: list[wire.Root]
+) -> NoReturn:
     status = 1
     try:
-        _name("flashpy-helper")
+        _name(trade.name)
         for sock in foreign:
             sock.close()
         if stat.S_ISSOCK(os.fstat(end).st_mode):
-            helper(socket.socket(fileno=end), memory, dict(enumerate(roots)))
+            helper(trade, socket.socket(fileno=end), memory, dict(enumerate(roots)))
             status = 0
     except BaseException as error:
-        _log_error(f"helper: {_describe(error)}")
+        _log("error", f"helper: {_describe(error)}")
     finally:
         os._exit(status)
 
 
-def helper(sock: socket.socket, fd: int, roots: Mapping[int, wire.Root]) -> None:
+def helper(trade: Trade, sock: socket.socket, fd: int, roots: Mapping[int, wire.Root]) -> None:
     """Do one job after the other, until the worker has closed its end of the channel.
 
     ``fd`` is the memory of the worker's content cache, sealed against shrinking; it is closed.
@@ -180,6 +207,7 @@ def helper(sock: socket.socket, fd: int, roots: Mapping[int, wire.Root]) -> None
     os.close(fd)
     # A helper that wakes does not push its worker off the processor: hits go before misses.
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    os.nice(trade.nice)
     answer: wire.Answer = wire.Hello(wire.VERSION, os.getpid())
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
@@ -190,16 +218,16 @@ def helper(sock: socket.socket, fd: int, roots: Mapping[int, wire.Root]) -> None
                 got = channel.receive(sock, 0)
             record, fds = got
             channel.close(fds)
-            answer = _answer(record, roots, memory)
+            answer = _answer(trade, record, roots, memory)
 
 
-def _answer(record: bytes, roots: Mapping[int, wire.Root], memory: memoryview) -> wire.Answer:
+def _answer(trade: Trade, record: bytes, roots: Mapping[int, wire.Root], memory: memoryview) -> wire.Answer:
     try:
-        return pathname.do(records.unpack_job(record), roots, memory)
+        return trade.do(records.unpack_job(record), roots, memory)
     except MemoryError:
         raise
     except Exception as error:  # a bug costs the one request, never the helper
-        _log_error(f"helper: {_describe(error)}")
+        _log("error", f"helper: {_describe(error)}")
         return wire.Failure(records.job_id(record), wire.BROKEN, 0)
 
 
@@ -212,6 +240,6 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{where}"
 
 
-def _log_error(text: str) -> None:
+def _log(level: str, text: str) -> None:
     with suppress(OSError):
-        os.write(2, logfile.error_line("error", text))
+        os.write(2, logfile.error_line(level, text))

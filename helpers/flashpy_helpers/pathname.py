@@ -199,19 +199,20 @@ def open_tree(root: Root) -> Iterator[Tree]:
 def do(job: Job, roots: Mapping[int, Root], memory: memoryview) -> Answer:
     """Return the answer to a job, with the bytes that it asks for in ``memory`` (the cache).
 
-    Raises KeyError or ValueError for a job that names an unknown root or memory that is not there.
+    Raises KeyError or ValueError for a job that names an unknown root or memory that is not there,
+    and for one that is not for this helper.
     """
     root = roots[job.root]
     try:
         match job:
             case Lookup():
-                return _lookup(job, root, _part(memory, job.offset, job.room))
+                return _lookup(job, root, part(memory, job.offset, job.room))
             case Load():
-                return _load(job, root, _part(memory, job.offset, job.length))
+                return _load(job, root, part(memory, job.offset, job.length))
             case Check():
                 return _check(job, root)
             case List():
-                return _list(job, root, _part(memory, job.offset, job.room))
+                return _list(job, root, part(memory, job.offset, job.room))
     except disk.MovingError:
         return Failure(job.id, wire.MOVING, 0)
     except VerdictError as outcome:
@@ -220,6 +221,7 @@ def do(job: Job, roots: Mapping[int, Root], memory: memoryview) -> Answer:
         return Failure(job.id, outcome.verdict, 0)
     except OSError as error:
         return Failure(job.id, verdict(error), error.errno or 0)
+    raise ValueError(f"a job for another helper: {type(job).__name__}")
 
 
 def _raise_if_short(error: OSError) -> None:
@@ -324,8 +326,9 @@ def _outcome(
         return verdict(error), siblings
 
 
-def _part(memory: memoryview, offset: int, length: int) -> memoryview:
-    part = memory[offset : offset + length]
-    if len(part) != length:
+def part(memory: memoryview, offset: int, length: int) -> memoryview:
+    """Return the part of the cache that a job names. Raises ValueError when it is not all there."""
+    view = memory[offset : offset + length]
+    if len(view) != length:
         raise ValueError("a job that names memory outside the cache")
-    return part
+    return view

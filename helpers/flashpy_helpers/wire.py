@@ -11,20 +11,28 @@ from typing import NamedTuple
 
 from flashpy_helpers.query import Query
 
-VERSION = 2
+VERSION = 3
 """A worker and a helper must agree on it: the helper says it in its Hello."""
 
 INSIDE, DENY, FOLLOW = 0, 1, 2
 """Symlink policies: the target must lie under the root; no links below the root; any target."""
 
-MISSING, REFUSED, FOLDER, NO_INDEX, MOVING, BUSY, BROKEN = range(1, 8)
+MISSING, REFUSED, FOLDER, NO_INDEX, MOVING, BUSY, BROKEN, TOO_LARGE, UNABLE = range(1, 10)
 """Verdicts: 404; 403; redirect to path + "/"; a folder without index file; the file changed while
-it was read; no descriptors or memory; any other error (EIO ...)."""
+it was read; no descriptors or memory; any other error (EIO ...); compressed it gains nothing, has
+no room or takes too long; a library for this is not installed."""
 
 BR, ZSTD, GZIP, IDENTITY = range(4)
 """Content codings, in the order of preference; IDENTITY is the file itself."""
 SUFFIXES = (b".br", b".zst", b".gz")
 """What a precompressed sibling's name adds to its original's, by coding."""
+
+COMPRESS_MOST = 16 << 20
+"""The largest file (bytes) that is compressed: gzip takes 0.3 s for it, and what comes of more
+seldom fits a block of the cache."""
+
+VERIFY_MOST = 64 << 20
+"""No sibling is verified that is larger (bytes), or whose original is: that takes seconds."""
 
 CHECK_PATHS = 256
 """The most paths of one Check."""
@@ -127,6 +135,57 @@ class List(NamedTuple):
     room: int
 
 
+class Compress(NamedTuple):
+    """Write exactly this version in a content coding to ``offset``, at most ``room`` bytes.
+
+    Like the three that follow a job for heavy helpers; ``path`` is the resolved path of a Found.
+    """
+
+    id: int
+    root: int
+    path: bytes
+    identity: Identity
+    coding: int
+    offset: int
+    room: int
+
+
+class Verify(NamedTuple):
+    """Say whether this version of a precompressed sibling decodes to exactly ``size`` bytes."""
+
+    id: int
+    root: int
+    path: bytes
+    identity: Identity
+    coding: int
+    size: int
+
+
+class Digest(NamedTuple):
+    """Digest exactly this version: the same bytes give the same digest on every host."""
+
+    id: int
+    root: int
+    path: bytes
+    identity: Identity
+
+
+class Password(NamedTuple):
+    """Say whether ``password`` is the one of which ``hash`` is the bcrypt hash.
+
+    It opens no file: its ``root`` only says in whose line it waits.
+    """
+
+    id: int
+    root: int
+    hash: bytes
+    password: bytes
+
+    def __repr__(self) -> str:
+        """Nothing that a log must not have."""
+        return f"Password(id={self.id})"
+
+
 class Hello(NamedTuple):
     """The first record of a helper."""
 
@@ -189,6 +248,27 @@ class Listed(NamedTuple):
     policy: bytes
 
 
+class Made(NamedTuple):
+    """A Compress is done: ``filled`` bytes, fewer than the file has."""
+
+    id: int
+    filled: int
+
+
+class Digested(NamedTuple):
+    """The digest of a file: 16 bytes of BLAKE2b."""
+
+    id: int
+    digest: bytes
+
+
+class Judged(NamedTuple):
+    """Yes or no, to a Verify or a Password."""
+
+    id: int
+    holds: bool
+
+
 class Failure(NamedTuple):
     """Any other outcome of a job: a verdict, and the errno behind it (0 when there is none)."""
 
@@ -197,5 +277,6 @@ class Failure(NamedTuple):
     errno: int
 
 
-Job = Lookup | Load | Check | List
-Answer = Hello | Found | Unchanged | Loaded | Changed | Folder | Listed | Failure
+HeavyJob = Compress | Verify | Digest | Password
+Job = Lookup | Load | Check | List | HeavyJob
+Answer = Hello | Found | Unchanged | Loaded | Changed | Folder | Listed | Made | Digested | Judged | Failure
