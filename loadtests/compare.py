@@ -23,8 +23,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from flashpy_helpers import codings
 from loadtests import make_root, proctree, report, servers, workloads
 
+_CODINGS: dict[str, codings.Coding] = {".br": "br", ".gz": "gzip"}
 OUT = Path(__file__).resolve().parents[1] / "docs" / "bench"
 WARM_SECONDS = 1.0
 
@@ -40,6 +42,13 @@ def rivals(python: str, nginx: str) -> dict[str, servers.Rival]:
     return {rival.name: rival for rival in found}
 
 
+def sent(workload: workloads.Workload) -> bytes:
+    """All of the file whose bytes are the reply: the document, or a sibling that decodes to it."""
+    document = make_root.content(workload.path, 0, workload.size)
+    coding = _CODINGS.get(workload.sibling)
+    return document if coding is None else codings.compress(coding, document, "best")
+
+
 def check(server: servers.Server, workload: workloads.Workload) -> None:
     """Refuse to measure a server that does not send the right bytes; raises ServerError."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
@@ -53,10 +62,8 @@ def check(server: servers.Server, workload: workloads.Workload) -> None:
             raise servers.ServerError(f"{server.rival.name}: {error}\n{log}") from error
     if reply.status != workload.status:
         raise servers.ServerError(f"{server.rival.name}: {reply.status} for {workload.path}, not {workload.status}")
-    start, stop = {200: (0, workload.size), 206: (workloads.RANGE_START, workloads.RANGE_STOP)}.get(
-        reply.status, (0, 0)
-    )
-    if reply.status < 300 and body != make_root.content(workload.sent, start, stop):
+    span = slice(workloads.RANGE_START, workloads.RANGE_STOP) if reply.status == 206 else slice(None)
+    if reply.status in (200, 206) and body != sent(workload)[span]:
         raise servers.ServerError(f"{server.rival.name}: wrong bytes for {workload.path}")
 
 
@@ -71,13 +78,16 @@ class Bench:
         self.on_client_core = ["taskset", "-c", str(options.client_cpu)]
         for workload in workloads.WORKLOADS:
             if workload.size:
-                self._plant(workload.path, workload.size)
-                self._plant(workload.sent, workload.size)
+                self._plant(workload)
 
-    def _plant(self, path: str, size: int) -> None:
-        file = self.root / path.lstrip("/")
-        make_root.write(path, size, file)
-        os.utime(file, (workloads.MTIME, workloads.MTIME))
+    def _plant(self, workload: workloads.Workload) -> None:
+        file = self.root / workload.path.lstrip("/")
+        make_root.write(workload.path, workload.size, file)
+        sibling = file.with_name(file.name + workload.sibling)
+        if sibling != file:
+            sibling.write_bytes(sent(workload))
+        for each in (file, sibling):
+            os.utime(each, (workloads.MTIME, workloads.MTIME))
 
     def load(self, server: servers.Server, workload: workloads.Workload, number: int, seconds: float) -> report.Sample:
         """Load one server once; raises WrkError."""

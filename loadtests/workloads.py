@@ -35,11 +35,6 @@ class Workload:
     sibling: str = ""
     """The suffix of the precompressed sibling that is to be sent."""
 
-    @property
-    def sent(self) -> str:
-        """The path of the file whose bytes are the reply."""
-        return self.path + self.sibling
-
 
 MTIME = 1_700_000_000
 """Of every file, in seconds: so a condition on it holds for all rivals alike."""
