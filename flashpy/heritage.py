@@ -6,6 +6,7 @@ held open would hide its death, and a descriptor of a file could make a worker w
 
 import os
 import socket
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,8 @@ def rooted(settings: Settings) -> Iterator[wire.Root]:
         index = tuple(map(os.fsencode, site.index))
         for folder in (site.root, *(mount.root for mount in site.mount)):
             policy = _POLICIES[site.symlinks]
-            ways = (site.clean_urls, site.listing != "off", site.dotfiles, site.precompressed)
+            types = zlib.crc32(repr(sorted(site.types.items())).encode()) if site.precompressed else 0
+            ways = (site.clean_urls, site.listing != "off", site.dotfiles, site.precompressed, types)
             yield wire.Root(os.fsencode(folder), index, policy, *ways)
 
 

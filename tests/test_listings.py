@@ -161,6 +161,15 @@ def test_two_sites_of_one_root_know_nothing_of_each_other(
         assert (plain.body, plain.headers.get("vary")) == (b"css", None)
 
 
+def test_two_sites_of_one_root_need_not_agree_on_types(start_server: StartServer, docroot: Path) -> None:
+    (docroot / "a.foo").write_bytes(b"foo")
+    (docroot / "a.foo.gz").write_bytes(compress("gzip", b"foo", "best"))
+    server = start_server(two_sites(docroot, "", 'types = { foo = "text/css" }'))
+    for _ in range(3):
+        assert server.get("/a.foo", {"Host": "a", "Accept-Encoding": "gzip"}).body == b"foo"
+        assert server.get("/a.foo", {"Host": "b", "Accept-Encoding": "gzip"}).headers["content-encoding"] == "gzip"
+
+
 def test_a_mount_beside_what_is_missing(start_server: StartServer, docroot: Path, folder: Path) -> None:
     mount = f'[[site.mount]]\nat = "/dl/"\nroot = "{folder}"'
     server = start_server(two_sites(docroot, "", mount))

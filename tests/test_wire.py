@@ -50,6 +50,7 @@ roots = st.builds(
     st.lists(paths, max_size=5).map(tuple),
     st.integers(wire.INSIDE, wire.FOLLOW),
     *[st.booleans()] * 4,
+    u32,
 )
 SOME = wire.Identity(1, 2, 3, 4, 5)
 SIBLINGS = tuple((coding, SOME) for coding in (wire.BR, wire.ZSTD, wire.GZIP))

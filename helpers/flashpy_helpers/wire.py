@@ -59,7 +59,12 @@ class Root(NamedTuple):
     dotfiles: bool = False
     """Whether hidden names are in a listing."""
     precompressed: bool = False
-    """Whether siblings are looked for: what is known of a path is of one way to serve it only."""
+    """Whether siblings are looked for."""
+    types: int = 0
+    """A checksum of the site's own media types: they say which files may have siblings.
+
+    Nothing here heeds it, but what is known of a path is of one way to serve it only.
+    """
 
 
 class Identity(NamedTuple):
