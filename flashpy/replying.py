@@ -68,10 +68,12 @@ class Replying(Client):
             self.state = READING
         else:
             self._kind = kind
-            self._leave(request is not None and request.keeps)
+            self._leave((request is not None and request.keeps) or self._waits > 0)
 
     def _leave(self, unexpected: bool) -> None:
-        """The last reply is out: close, or linger when the client did not ask for it and may still send."""
+        """The last reply is out: close, or linger when the client did not ask for it and may still send, or has had
+        time to send more all the same: bytes that nobody read would reset away what is on its way to it.
+        """
         if self._buffer or unexpected:
             self.linger()
             return
@@ -231,6 +233,7 @@ class Replying(Client):
         reply, request = self._reply, self._request
         assert reply is not None
         self._account(reply.status, content_sent)
+        took_long = self._outgoing is not None or self._waits > 0
         if self._outgoing is not None:
             self._outgoing.close()
             self._outgoing = None
@@ -240,7 +243,7 @@ class Replying(Client):
             self._enter(READING)
         else:
             has_body = request is None or (request.special is not None and request.special.length != 0)
-            self._leave(has_body or (request is not None and request.keeps))
+            self._leave(took_long or has_body or (request is not None and request.keeps))
 
     # What the room above adds
 

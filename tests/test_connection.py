@@ -71,7 +71,23 @@ def test_sending_to_the_end(bench: Bench, after: bytes) -> None:
         client.send(head + after)
         got = replies(bench.receive_all(client))
         assert [len(content) for _, _, content in got] == [SIZE, SIZE]
-        bench.until(lambda: connection.state == (LINGERING if after else CLOSED))
+        assert connection.state == LINGERING
+        client.close()
+        reached(bench, connection, CLOSED)
+
+
+@pytest.mark.parametrize("target", [b"/large", b"/none"])
+def test_what_is_sent_after_the_last_request_does_not_reset_its_reply(bench: Bench, root: Path, target: bytes) -> None:
+    """It breaks RFC 9112 (section 9.6), and comes while the reply is sent, or waits for a helper."""
+    (root / "large").write_bytes(b"x" * SIZE)
+    client, connection = bench.connect(Watched)
+    with client:
+        client.send(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target)
+        bench.until(lambda: connection.state in (SENDING, WAITING))
+        client.send(COLD % 1)
+        ((status, _, content),) = replies(bench.receive_all(client))
+        assert (status, len(content) == SIZE) == ((200, True) if target == b"/large" else (404, False))
+        assert connection.state == LINGERING
 
 
 def test_a_large_reply_from_waiting_to_its_end_in_one_step(bench: Bench, root: Path) -> None:
