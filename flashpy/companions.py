@@ -3,8 +3,8 @@
 Each is one process for the whole server, at the end of a channel that the workers share: when one
 is replaced the workers are sent the new channel, and the old process ends when the last of them
 has let the old one go. There are heavy helpers, and their spawner, only while the settings need
-them. One that dies is replaced at once, one that dies again and again after 1,
-2, 4 ... 30 s. The master keeps no end that is not its own, else nobody would see the other die.
+them. One that dies is replaced at once, one that dies again and again after 1, 2, 4 ... 30 s. The
+master keeps no end that is not its own, else nobody would see the other die.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """The watcher, as the master keeps it: while a site has ``watch``. The master runs this.
 
-A companion like the other two, but no worker needs it: without it changes show later. So it is started
+A companion like the others, but no worker needs it: without it changes show later. So it is started
 beside the workers and not before them, and its end stops no boot. What it tells of changed files the
 master passes on, unread; only a line for the log is for the master itself.
 """
