@@ -58,9 +58,7 @@ class Watcher(Companion):
     def _let_go(self) -> None:
         self.close()
         self._untold.clear()
-        if self.child is not None:
-            self._former.append(self.child)
-            self.child = None
+        self._make_former()
 
     def _tell(self) -> None:
         """Send the orders that it does not have yet; what does not go now goes in a later turn."""
