@@ -237,7 +237,7 @@ class Arbiter:
     def _on_companion_end(self, companion: Companion, child: Child) -> None:
         self._watch.forget(child.fileno())
         status = child.reap() or 0
-        if companion.let_go(child):
+        if companion.forget_former(child):
             return
         delay = companion.died()
         what = f"the {companion.name} ({child.pid}) ended: {describe(status)}"

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -29,15 +30,10 @@ if TYPE_CHECKING:
 _FAILED_TO_START = 1
 _USAGE = 2
 
-_configuration = click.option(
-    "-c",
-    "--config",
-    "file",
-    metavar="FILE",
-    required=True,
-    type=click.Path(readable=False, path_type=Path),
-    help="The configuration, in TOML.",
+_configuration = partial(
+    click.option, "-c", "--config", "file", metavar="FILE", type=click.Path(readable=False, path_type=Path)
 )
+_TOML = "The configuration, in TOML."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,14 +44,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(readable=False, path_type=Path))
-@click.option(
-    "-c",
-    "--config",
-    "file",
-    metavar="FILE",
-    type=click.Path(readable=False, path_type=Path),
-    help="The configuration, in TOML.",
-)
+@_configuration(help=_TOML)
 @click.option(
     "--listen",
     metavar="ADDR",
@@ -77,7 +66,7 @@ def serve(folder: Path | None, file: Path | None, listen: tuple[str, ...], worke
 
 
 @main.command()
-@_configuration
+@_configuration(required=True, help=_TOML)
 def check(file: Path) -> None:
     """Say whether a configuration is valid and its roots can be served."""
     from flashpy.config import check_roots, load
@@ -93,7 +82,7 @@ def check(file: Path) -> None:
 
 
 @main.command()
-@_configuration
+@_configuration(required=True, help=_TOML)
 def config(file: Path) -> None:
     """Print the settings with all defaults filled in, as TOML."""
     from flashpy.config import load, to_toml
@@ -127,14 +116,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> int
     nargs=-1,
     type=click.Path(exists=True, file_okay=False, readable=False, path_type=Path),
 )
-@click.option(
-    "-c",
-    "--config",
-    "file",
-    metavar="FILE",
-    type=click.Path(readable=False, path_type=Path),
-    help="Instead of DIR: all roots of its sites whose siblings are sent.",
-)
+@_configuration(help="Instead of DIR: all roots of its sites whose siblings are sent.")
 @click.option(
     "--codings", metavar="LIST", default="br,zstd,gzip", show_default=True, callback=_codings, help="Which to make."
 )

@@ -3,8 +3,8 @@
 Each is one process for the whole server, at the end of a channel that the workers share: when one
 is replaced the workers are sent the new channel, and the old process ends when the last of them
 has let the old one go. There are heavy helpers, and their spawner, only while the settings need
-them. One that dies is replaced at once, one that dies again and again after 1,
-2, 4 ... 30 s. The master keeps no end that is not its own, else nobody would see the other die.
+them. One that dies is replaced at once, one that dies again and again after 1, 2, 4 ... 30 s. The
+master keeps no end that is not its own, else nobody would see the other die.
 """
 
 import contextlib
@@ -67,11 +67,10 @@ class Companion:
     def start(self) -> Child:
         """Start a process and make it the current one. Raises OSError."""
         child = self._start()
-        if self.child is not None:
-            self._former.append(self.child)
+        self._make_former()
         self.child = child
         self._born = time.monotonic()
-        return self.child
+        return child
 
     def died(self) -> float:
         """The current process is gone: when (in seconds from now) it may be replaced."""
@@ -80,8 +79,8 @@ class Companion:
         self.replaced += 1
         return self._backoff.failed(now, now - self._born)
 
-    def let_go(self, child: Child) -> bool:
-        """Whether this one, which has ended, had been replaced before."""
+    def forget_former(self, child: Child) -> bool:
+        """Whether this one, which has ended, was no longer the current one: nothing follows from its end."""
         if child not in self._former:
             return False
         self._former.remove(child)
@@ -101,6 +100,12 @@ class Companion:
 
     def _start(self) -> Child:
         raise NotImplementedError
+
+    def _make_former(self) -> None:
+        """The current process, if there is one, is to end by itself; none is current then."""
+        if self.child is not None:
+            self._former.append(self.child)
+            self.child = None
 
 
 class Roots:
@@ -206,9 +211,7 @@ class HeavySpawner(Spawner):
         """It is no longer wanted, and ends when the workers that had use for it are gone."""
         self.wanted = False
         self.close()
-        if self.child is not None:
-            self._former.append(self.child)
-            self.child = None
+        self._make_former()
 
 
 class Files(NamedTuple):

@@ -26,6 +26,8 @@ IDLE_SECONDS = 10.0
 HELLO_SECONDS = 10.0
 CHECK_PATIENCE = 1.0
 
+_TOO_LATE = Trouble(504, "a helper took too long")
+
 
 class QueueFull(Exception):
     """No more jobs may wait."""
@@ -297,7 +299,7 @@ class HelperPool:
             elif helper.idle and now - helper.since > IDLE_SECONDS and self._spare(helper):
                 self._dismiss(helper)
         for task in list(self._tasks.values()):
-            late = task.resume_older(now - self._timeout, Trouble(504, "a helper took too long"))
+            late = task.resume_older(now - self._timeout, _TOO_LATE)
             if late and not task.waiters and task in self._lines:
                 self._lines.remove(task)
                 del self._tasks[task.key]
@@ -317,7 +319,7 @@ class HelperPool:
         successor = Task(task.key, task.job, task.room)
         successor.attempts = task.attempts
         successor.waiters, task.waiters = task.waiters, []
-        successor.resume_older(self._loop.now - self._timeout, Trouble(504, "a helper took too long"))
+        successor.resume_older(self._loop.now - self._timeout, _TOO_LATE)
         if helper.checks:
             self._settle(successor, wire.Failure(task.id, wire.BROKEN, 0), None)
             return
@@ -327,7 +329,7 @@ class HelperPool:
             self._tasks[task.key] = successor
             self._lines.append(successor)
         else:
-            successor.resume(Trouble(504, "a helper took too long"))
+            successor.resume(_TOO_LATE)
 
     def _working(self) -> int:
         return sum(not (helper.written_off or helper.checks) for helper in self._helpers)

@@ -2,7 +2,7 @@
 
 The master keeps the rights that it was started with (it binds ports below 1024 and reopens logs),
 and so reads nothing that a client sent. Workers drop here, before their first byte of input; the
-spawner and the log helper get the numbers in their command line and drop by themselves.
+programs of the helper side get the numbers in their command line and drop by themselves.
 """
 
 import ctypes

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from flashpy.config import Settings
 from flashpy.config import Site as SiteSettings
 from flashpy.http.mime import compressible, content_type
+from flashpy.http.negotiation import CODINGS
 from flashpy.http.status import Refusal
 from flashpy.http.target import valid_host
 from flashpy.rules import Rules
-from flashpy_helpers.wire import BR, COMPRESS_MOST, GZIP, ZSTD
+from flashpy_helpers.wire import COMPRESS_MOST
 
-_NUMBERS = {"br": BR, "zstd": ZSTD, "gzip": GZIP}
+_NUMBERS = {name.decode("ascii"): number for number, name in CODINGS.items()}
 _REMEMBERED = 4096
 _LONGEST = 300  # a name of 253 bytes and a port; longer ones would only take memory
 

@@ -1,6 +1,6 @@
 """The watcher, as the master keeps it: while a site has ``watch``. The master runs this.
 
-A companion like the other two, but no worker needs it: without it changes show later. So it is started
+A companion like the others, but no worker needs it: without it changes show later. So it is started
 beside the workers and not before them, and its end stops no boot. What it tells of changed files the
 master passes on, unread; only a line for the log is for the master itself.
 """
@@ -58,9 +58,7 @@ class Watcher(Companion):
     def _let_go(self) -> None:
         self.close()
         self._untold.clear()
-        if self.child is not None:
-            self._former.append(self.child)
-            self.child = None
+        self._make_former()
 
     def _tell(self) -> None:
         """Send the orders that it does not have yet; what does not go now goes in a later turn."""

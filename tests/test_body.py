@@ -1,13 +1,12 @@
 """Where a body ends, however it is cut; and what is refused."""
 
-import itertools
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpy.http.body import Body
 from flashpy.http.status import Refusal
+from tests.web import cut
 
 LIMIT = 100_000
 TOKEN = st.text("abcXYZ019!#$%&'*+-.^_`|~", min_size=1, max_size=8).map(str.encode)
@@ -40,11 +39,6 @@ def drop(length: int, pieces: list[bytes], limit: int = LIMIT) -> tuple[bytes, b
         return held, body.done
     except Refusal as refusal:
         return refusal.status
-
-
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 PLACES = st.lists(st.integers(0, 10_000), max_size=8)

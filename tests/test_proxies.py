@@ -14,16 +14,11 @@ import pytest
 from flashpy.http.proxyprotocol import SIGNATURE
 from tests.conftest import StartServer
 from tests.server import Client, Server, wait_until
-from tests.web import head, lines_of, reset
+from tests.web import addresses, head, lines_of, reset
 
 TRUSTING = '[server]\ntrusted_proxies = ["127.0.0.1", "10.0.0.0/8", "unix:"]\n'
 INTRODUCED = 'listen = [{ address = "127.0.0.1:0", proxy_protocol = true }]\n'
 STRANGER = "127.0.0.2"
-
-
-def addresses(server: Server, count: int) -> list[str]:
-    """Whose each access line is."""
-    return [line.split(" ")[0] for line in lines_of(server, count)]
 
 
 def ask(client: Client, *fields: str, target: str = "/a.txt") -> int:

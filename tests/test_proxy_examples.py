@@ -18,7 +18,7 @@ from tests import fronts
 from tests.fronts import Behind, listener, place
 from tests.needs import needs
 from tests.server import Client, Reply, Server
-from tests.web import CONFIG, head, lines_of, plant, reset, serving, stream
+from tests.web import CONFIG, addresses, head, plant, reset, serving, stream
 
 LARGE = 20_000_000
 SIZES = {"a.txt": 1000, "b.bin": 66_000, "empty.txt": 0, "large.bin": LARGE}
@@ -110,11 +110,6 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 def behind(tmp_path: Path, kind: Kind) -> Iterator[Behind]:
     with socket.create_server(("127.0.0.1", 0)) as front, PROXIES[kind.tool](tmp_path, kind, front) as found:
         yield found
-
-
-def addresses(server: Server, count: int) -> list[str]:
-    """Whose each access line is."""
-    return [line.split(" ")[0] for line in lines_of(server, count)]
 
 
 def get(client: Client, target: str, *fields: str) -> Reply:

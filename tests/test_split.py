@@ -1,6 +1,5 @@
 """However a client's bytes are cut, it gets the same replies: through a real connection."""
 
-import itertools
 import re
 import socket
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flashpy.config import Limits
+from tests.web import cut
 from tests.workbench import Bench, replies
 
 CORPUS = sorted((Path(__file__).parent / "requests").glob("*/*.http"))
@@ -48,11 +48,6 @@ def request(draw: st.DrawFn) -> bytes:
     lines = [b"%b %b HTTP/1.1" % (method, draw(paths)), b"Host: x", *draw(fields)]
     blank = draw(st.sampled_from([b"", b"", b"\r\n"]))
     return blank + b"\r\n".join(lines) + b"\r\n" + draw(bodies)
-
-
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 places = st.lists(st.integers(0, 4000), max_size=6)

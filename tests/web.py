@@ -1,6 +1,7 @@
-"""What the black-box tests share: a site with known bytes, and servers that several tests use."""
+"""What tests share: a site with known bytes, servers that several tests use, requests, what comes of them."""
 
 import hashlib
+import itertools
 import os
 import re
 import socket
@@ -98,6 +99,17 @@ def lines_of(server: Server, count: int) -> list[str]:
 def _lines(server: Server, count: int) -> list[str] | None:
     lines = server.access.read_text().splitlines() if server.access.exists() else []
     return lines if len(lines) >= count else None
+
+
+def addresses(server: Server, count: int) -> list[str]:
+    """Whose each access line is."""
+    return [line.split(" ")[0] for line in lines_of(server, count)]
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    """The same bytes in pieces: places beyond their end begin again at their beginning."""
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 def fields_of(reply: Reply) -> dict[str, str]:

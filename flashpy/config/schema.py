@@ -117,7 +117,7 @@ class Helpers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Heavy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[heavy]: the helpers that compress, digest and check passwords, per worker; there are none without such work."""
+    """[heavy]: helpers that compress, verify siblings, digest, check passwords, per worker; none without such work."""
 
     # None: the first job of a while waits some milliseconds more for its helper, and an idle site has none.
     min: Annotated[int, Meta(ge=0, le=64)] = 0

@@ -1,5 +1,7 @@
-"""Basic credentials, and the files that know them (RFC 7617, htpasswd). The master reads a file at load; a worker
-takes Authorization fields apart. Values only: whether a password is right takes a processor, and is a helper's job.
+"""Basic credentials, and the files that know them (RFC 7617, htpasswd). Values only: master and worker.
+
+The master reads a file at load, a worker takes Authorization fields apart. Whether a password is right takes a
+processor, and is a heavy helper's job.
 """
 
 import re
@@ -10,7 +12,7 @@ from typing import Final, NamedTuple
 _BASIC = re.compile(rb"[Bb][Aa][Ss][Ii][Cc] +([A-Za-z0-9+/]+={0,2})")
 _LONGEST: Final = 1024
 _HASH = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
-_COSTS: Final = range(4, 17)  # 16 takes 4 s of a processor, and each step more doubles it
+_COSTS: Final = range(4, 17)  # 16 takes 4 s of a processor, a step more twice that: heavy helpers refuse it
 # Of nobody: whoever gives a name that is not in the file waits as long as the others.
 _NOBODY: Final = b"$2b$%02d$" + b"." * 22 + b"." * 31
 

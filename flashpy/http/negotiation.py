@@ -1,8 +1,8 @@
 """Accept-Encoding -> the codings to offer, best first; Accept -> which of two forms (worker; RFC 9110, section 12.5).
 
-Codings are numbers, in the order of what a server prefers when the client does not mind: what is smallest first, the
-bare file last. Weights are compared as whole thousandths; an element that cannot be read
-is passed over, so a doubt never sends a coding that was not asked for.
+Codings are numbers, those of `flashpy_helpers.wire`, in the order of what a server prefers when the client does not
+mind: what is smallest first, the bare file last. Weights are compared as whole thousandths; an element that cannot be
+read is passed over, so a doubt never sends a coding that was not asked for.
 """
 
 import re

@@ -8,7 +8,10 @@ a spawner costs a millisecond or two and no disk; a fork of a worker would hold 
     spawner CONTROL REQUESTS UID GID GROUPS     heavy-spawner CONTROL REQUESTS UID GID GROUPS
     log RECORDS ACCESS ERROR UID GID GROUPS     watch CONTROL UID GID GROUPS
 
-Numbers are descriptors; UID -1 keeps the rights, ACCESS -1 is off, GROUPS is "4,24" or "".
+Numbers are descriptors; UID -1 keeps the rights, ACCESS -1 is off, GROUPS is "4,24" or "". For ps
+they are flashpy-spawner and its flashpy-helper, flashpy-heavy and its flashpy-press, flashpy-log,
+flashpy-watcher.
+
 Signals do not end these programs, the end of file does: a ctrl-C in the terminal reaches every
 process, and the workers still need helpers and log until they are drained.
 """

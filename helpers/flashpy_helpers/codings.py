@@ -1,5 +1,6 @@
-"""The content codings br, zstd and gzip: bytes to bytes, no I/O. For the command `precompress`, and for
-helpers that have site-packages: no other module here may need more than the standard library.
+"""The content codings br, zstd and gzip: bytes to bytes, no I/O. The command `precompress` and heavy helpers run this.
+
+Only they load the libraries: no other module here but `heavy` may need more than the standard library.
 
 The same data and level give the same bytes each time, and on each machine with the same versions of the
 libraries: no time, no name and no operating system is written into them, and one thread works on one
