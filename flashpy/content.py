@@ -104,7 +104,8 @@ class Content:
             if len(decision.spans) == 1:
                 return self._part(chosen, site, extra, decision.spans[0])
             return self._parts(chosen, site, extra, decision.spans)
-        return self._without_content(chosen, site, extra, decision.status)
+        assert decision.status == 304, "the others are refusals"
+        return self._not_modified(chosen, site, extra)
 
     def _whole(self, chosen: Chosen, site: Site, key: tuple[int, bytes, bytes, bytes]) -> Reply:
         entry = chosen.entry
@@ -158,18 +159,16 @@ class Content:
         reply.length = length
         return reply
 
-    def _without_content(self, chosen: Chosen, site: Site, extra: bytes, status: int) -> Reply:
-        if status == 304:
-            entry = chosen.entry
-            key = (site.number, extra, b"304", chosen.tag)
-            reply = cast(Reply | None, entry.prepared.get(key))
-            if reply is None:
-                reply = Reply(304, head(304, _validators(chosen), extra))
-                reply.entry = entry
-                _make_lasting(reply)
-                entry.prepared[key] = reply
-            return reply
-        raise AssertionError(f"{status} is a refusal")
+    def _not_modified(self, chosen: Chosen, site: Site, extra: bytes) -> Reply:
+        entry = chosen.entry
+        key = (site.number, extra, b"304", chosen.tag)
+        reply = cast(Reply | None, entry.prepared.get(key))
+        if reply is None:
+            reply = Reply(304, head(304, _validators(chosen), extra))
+            reply.entry = entry
+            _make_lasting(reply)
+            entry.prepared[key] = reply
+        return reply
 
     def missing(self, entry: Entry, extra: bytes, method: bytes) -> Reply:
         """The reply to GET or HEAD for a path where there is nothing."""

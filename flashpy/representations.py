@@ -2,8 +2,8 @@
 
 A file may be sent as it is, as a sibling that somebody has compressed beforehand, or as a heavy helper compresses it
 now. What must be known first (does the sibling decode? what is the digest?) and what must be made first are jobs of
-heavy helpers. Who takes the bare file too waits for no coding while they are busy, and where one fails the next best answers;
-such a reply is not to be remembered, since the next request may get a better one. A digest is waited for.
+heavy helpers. Who takes the bare file too waits for no coding while they are busy, and where one fails the next best
+answers; such a reply is not to be remembered, since the next request may get a better one. A digest is waited for.
 
 What is made here lies in one chunk of the content cache and goes with it: there is no file to load it from again. So
 what does not fit into a chunk is not made.
