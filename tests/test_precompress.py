@@ -22,7 +22,7 @@ from flashpy.precompress.plan import File
 from flashpy.precompress.summary import shown
 from flashpy_helpers.codings import compress, decoded
 from tests.conftest import StartServer
-from tests.needs import needs, needs_root
+from tests.needs import needs, needs_root, without
 from tests.server import wait_until
 from tests.test_cli import ENVIRONMENT, command, run
 
@@ -347,14 +347,6 @@ def test_the_owner_is_the_originals(site: Path) -> None:
     precompress(site)
     facts = (site / "index.html.br").stat()
     assert (facts.st_uid, facts.st_gid) == (1234, 4321)
-
-
-def without(*capabilities: str) -> list[str]:
-    """The beginning of a command that root's powers shall not help."""
-    if os.geteuid() != 0:
-        return []
-    bounds = ",".join(f"-{capability}" for capability in capabilities)
-    return ["setpriv", "--inh-caps=-all", f"--bounding-set={bounds}"]
 
 
 def run_as(words: Sequence[str]) -> Done:

@@ -16,7 +16,7 @@ from flashpy.watching import Watcher as Companion
 from flashpy_helpers import channel, news
 from flashpy_helpers.news import Change
 from flashpy_helpers.watcher import MOST_GATHER, MOST_PENDING, Outbox
-from tests.needs import needs
+from tests.needs import needs, without
 
 FOLDER = str(Path(flashpy_helpers.__file__).parent.parent)
 START = "import sys; sys.path.append(sys.argv[1]); from flashpy_helpers.__main__ import main; main()"
@@ -216,6 +216,23 @@ def test_a_root_that_is_not_there_yet(watcher: Watcher, tmp_path: Path) -> None:
     (root / "sub").mkdir(parents=True)
     watcher.hears(0, ALL, deep=True)
     touch_until_heard(watcher, root / "sub" / "a.txt", b"sub/a.txt")
+
+
+@needs("setpriv")
+@pytest.mark.parametrize("outer", ["root", "root/outer"])
+def test_a_folder_that_could_only_be_listed(tmp_path: Path, outer: str) -> None:
+    """Nothing in it could be opened, and now it can."""
+    sub = tmp_path / outer / "sub"
+    sub.mkdir(parents=True)
+    sub.parent.chmod(0o444)
+    watcher = Watcher(*without("dac_override", "dac_read_search"))
+    watcher.order(0, tmp_path / "root")
+    watcher.told(lambda: watcher.problems)
+    sub.parent.chmod(0o755)
+    path = os.fsencode((sub / "a.txt").relative_to(tmp_path / "root"))
+    touch_until_heard(watcher, sub / "a.txt", path)
+    assert watcher.problems == [f"1 folder is not watched under '{tmp_path}/root': permission denied"]
+    assert watcher.close() == b""
 
 
 @needs("unshare")
