@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 import flashpy_helpers
+from flashpy.logs import Log
+from flashpy.privileges import current
+from flashpy.processes import Watch
 from flashpy.watching import Watcher as Companion
 from flashpy_helpers import channel, news
 from flashpy_helpers.news import Change
@@ -319,6 +322,22 @@ def read_all(end: socket.socket) -> Sequence[Change]:
     while (got := channel.receive(end)) is not None:
         changes += news.unpack_changes(got[0])
     return changes
+
+
+def test_nonsense_does_not_end_the_master() -> None:
+    """A record that is too long, then one that is right."""
+    near, far = channel.pair()
+    heard: list[bytes] = []
+    watch = Watch()
+    companion = Companion(current())
+    companion.connect(watch, heard.append, lambda: Log(None))
+    with near, far:
+        companion.attach(near)
+        assert far.send(b"x" * (channel.RECORD_BYTES + 1))
+        assert channel.send(far, news.EVERYTHING + b"rest")
+        watch.turn(PATIENCE)
+        companion.close()
+    assert heard == [news.EVERYTHING, news.EVERYTHING + b"rest"]
 
 
 def test_no_worker_waits_for_it() -> None:
