@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import brotli
 import pytest
 
-from flashpy.precompress.plan import File
+from flashpy.precompress import siblings
+from flashpy.precompress.plan import Act, File, Mode, Plan
 from flashpy.precompress.summary import shown
-from flashpy_helpers.codings import compress, decoded
+from flashpy_helpers.codings import Coding, compress, decoded, matches
 from tests.conftest import StartServer
 from tests.needs import needs, needs_root, without
 from tests.server import wait_until
@@ -514,6 +515,43 @@ def test_what_changes_meanwhile_gets_none(site: Path, slow: Path, start: Callabl
     assert (done.status, done.errors) == (0, "")
     assert "6 written, 0 up to date, 0 not worth it, 1 file changed meanwhile" in done.output
     assert not list(site.glob("slow.txt.*"))
+
+
+@pytest.mark.parametrize("mode", ["make", "check", "clean"])
+def test_a_sibling_that_is_exchanged_while_it_is_judged_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    """Decoding a long one takes seconds. The other siblings of the file are judged all the same."""
+    content = noise(3000)  # not worth it, so `make` removes them
+    original = write(tmp_path / "a.txt", content)
+    exchanged, other = (
+        write(tmp_path / f"a.txt{SUFFIXES[coding]}", compress(coding, content, "best")) for coding in ("br", "gzip")
+    )
+
+    def decode(coding: Coding, data: bytes, wanted: bytes) -> bool:
+        if coding == "br":
+            write(tmp_path / "theirs", b"somebody else's").rename(exchanged)
+        return matches(coding, data, wanted)
+
+    monkeypatch.setattr(siblings, "matches", decode)
+    plan = Plan(mode, ("br", "gzip"), force=True)
+    first, second = siblings.work(plan, File(str(tmp_path), "", original.name, len(content)), "draft")
+    assert first == Act("br", "changed")
+    assert (second.coding, second.outcome) == ("gzip", "right" if mode == "check" else "removed")
+    assert exchanged.read_bytes() == b"somebody else's"
+    assert other.exists() == (mode == "check")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_it_does_its_work_without_standard_descriptors(site: Path, closed: str) -> None:
+    done = run_as(["sh", "-c", f'exec "$@" {closed}', "sh", *command("precompress", site)])
+    assert (done.status, done.errors) == (0, "")
+    assert len(files(site)) == 8
+
+
+def test_standard_output_that_cannot_be_written(site: Path) -> None:
+    done = run_as(["sh", "-c", 'exec "$@" >/dev/full', "sh", *command("precompress", site)])
+    assert done == (1, "", "flashpy: standard output: No space left on device\n")
 
 
 def test_a_bar_on_a_terminal_only(site: Path) -> None:
