@@ -221,6 +221,24 @@ def test_a_root_that_is_not_there_yet(watcher: Watcher, tmp_path: Path) -> None:
     touch_until_heard(watcher, root / "sub" / "a.txt", b"sub/a.txt")
 
 
+@needs("unshare")
+def test_a_file_system_that_is_unmounted(tmp_path: Path) -> None:
+    """What it was mounted over is there again: another folder of the same name."""
+    below = tmp_path / "root" / "mount"
+    below.mkdir(parents=True)
+    (below / "sub").mkdir()
+    os.mkfifo(tmp_path / "order")
+    mount = 'mount -t tmpfs none "$0" && mkdir -p "$0/sub/deep"'
+    script = f'{mount} && {{ (read -r _ < "$0/../../order"; umount "$0") & }} && exec "$@"'
+    watcher = Watcher("unshare", "-U", "-r", "-m", "sh", "-c", script, str(below))
+    watcher.watch(0, tmp_path / "root")
+    (tmp_path / "order").write_text("now\n")
+    watcher.hears(0, b"mount", deep=True)
+    touch_until_heard(watcher, below / "sub" / "a.txt", b"mount/sub/a.txt")
+    assert watcher.problems == []
+    assert watcher.close() == b""
+
+
 @needs("setpriv")
 @pytest.mark.parametrize("outer", ["root", "root/outer"])
 def test_a_folder_that_could_only_be_listed(tmp_path: Path, outer: str) -> None:

@@ -245,9 +245,13 @@ class Tree:
     # What the folders hear
 
     def lost(self, folder: Folder) -> None:
-        """The kernel watches a folder no more: it was deleted, or its file system unmounted."""
-        if folder.parent is not None and folder.parent.children.get(folder.name) is folder:
-            del folder.parent.children[folder.name]
+        """The kernel watches a folder no more: it was deleted, or its file system unmounted from another folder."""
+        parent = folder.parent
+        if parent is None:
+            self.moved = True
+        elif parent.children.get(folder.name) is folder:
+            self._forget(parent.children.pop(folder.name))
+            self.folder_changed(parent, folder.name, IGNORED)
 
     def top_changed(self, mask: int) -> None:
         """The root folder itself: its rights, or its place."""
