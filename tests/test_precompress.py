@@ -207,6 +207,14 @@ def test_what_is_older_is_made_anew(site: Path) -> None:
     assert gzip.decompress((site / "index.html.gz").read_bytes()) == TEXT[::-1]
 
 
+def test_one_that_is_empty_is_made_anew(site: Path) -> None:
+    """As a power cut may leave it."""
+    precompress(site)
+    sibling = write(site / "index.html.br", b"")
+    assert summary(site)["written"] == 1
+    assert brotli.decompress(sibling.read_bytes()) == TEXT
+
+
 def test_what_is_newer_stays_if_it_decodes_to_its_original(site: Path) -> None:
     theirs = write(site / "index.html.gz", gzip.compress(TEXT, 1), OLD + 10**9)
     write(site / "docs/deep/a.css.gz", gzip.compress(TEXT), OLD + 10**9)  # the original went back a version

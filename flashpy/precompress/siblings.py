@@ -147,9 +147,12 @@ _JUDGES: dict[Mode, Callable[[Plan, Regular, Coding, os.stat_result], Act]] = {"
 
 
 def _is_current(original: Regular, coding: Coding, there: os.stat_result) -> bool:
-    """Whether the server may send it. A newer one was not made here, or its original went back to an older version."""
+    """Whether the server may send it. A newer one was not made here, or its original went back to an older version.
+
+    An empty one is no coding of anything: its name and time reached the disk before a power cut, its content did not.
+    """
     if there.st_mtime_ns == original.facts.st_mtime_ns:
-        return True
+        return there.st_size > 0
     return there.st_mtime_ns > original.facts.st_mtime_ns and _decodes(original, coding, there)
 
 
