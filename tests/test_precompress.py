@@ -479,6 +479,33 @@ def test_what_a_process_that_dies_was_writing_goes(site: Path) -> None:
     assert set(files(site)) == {"index.html", "docs/deep/a.css"}
 
 
+STOPPED = """if True:
+    import os, select, signal
+    from flashpy.precompress import forks
+
+    forks_of = forks.Forks(2, 2, lambda job, child: b"%d" % os.getpid())
+    results = forks_of.results()
+    children = {int(next(results).answer)}
+    own = os.getpid()
+    with open(f"/proc/{own}/task/{own}/children") as file:
+        (other,) = map(int, file.read().split())
+    (end,) = forks_of._busy
+    select.select([end], [], [])
+    late = []
+    signal.signal(signal.SIGALRM, lambda *_: (late.append(other), os.kill(other, signal.SIGCONT)))
+    os.kill(other, signal.SIGSTOP)
+    signal.alarm(30)
+    children |= {int(done.answer) for done in results}
+    print(len(children), late)
+"""
+
+
+def test_a_process_that_is_stopped_with_nothing_left_to_do_is_not_waited_for() -> None:
+    """It has given its last answer, which nobody has read yet."""
+    done = run_as([sys.executable, "-c", STOPPED])
+    assert done == (0, "2 []\n", "")
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_all_and_leaves_nothing_half_done(
     site: Path, slow: Path, start: Callable[..., Running], number: int, status: int
