@@ -77,8 +77,7 @@ def check(file: Path) -> None:
         return settings
 
     settings = _or_exit(read)
-    click.echo(f"{file}: ok")
-    click.echo(_summary(settings))
+    _say(f"{file}: ok\n{_summary(settings)}")
 
 
 @main.command()
@@ -87,7 +86,7 @@ def config(file: Path) -> None:
     """Print the settings with all defaults filled in, as TOML."""
     from flashpy.config import load, to_toml
 
-    click.echo(to_toml(_or_exit(lambda: load(file))), nl=False)
+    _say(to_toml(_or_exit(lambda: load(file))).removesuffix("\n"))
 
 
 def _codings(context: click.Context, parameter: click.Parameter, value: str) -> "tuple[Coding, ...]":
@@ -159,7 +158,9 @@ def precompress(
     from flashpy.config.machine import usable_cores
     from flashpy.precompress.plan import Plan
     from flashpy.precompress.run import run
+    from flashpy.processes import open_standard
 
+    open_standard()
     mode: Mode = "check" if check else "clean" if clean else "make"
     plan = Plan(mode, codings, least, force, dry)
     try:
@@ -218,9 +219,9 @@ def _tell(summary: "Summary", quiet: bool, as_json: bool) -> None:
     for path, why in summary.problems:
         click.echo(f"flashpy: {shown(path)}: {why}", err=True)
     if as_json:
-        click.echo(json.dumps(summary.as_dict(), indent=2))
+        _say(json.dumps(summary.as_dict(), indent=2))
     elif not quiet:
-        click.echo("\n".join([*summary.would, summary.text()]))
+        _say("\n".join([*summary.would, summary.text()]))
 
 
 def _reader_of_file(file: Path, listen: tuple[str, ...], workers: int | None) -> Callable[[], "Settings"]:
@@ -263,6 +264,16 @@ def _or_exit(read: Callable[[], "Settings"]) -> "Settings":
         return read()
     except ConfigError as error:
         _exit(_USAGE, str(error))
+
+
+def _say(text: str) -> None:
+    """What was asked for; that nobody reads it any more is click's to handle."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _exit(_FAILED_TO_START, f"standard output: {error.strerror}")
 
 
 def _exit(status: int, message: str) -> NoReturn:

@@ -7,6 +7,7 @@ master passes on, unread; only a line for the log is for the master itself.
 
 import socket
 from collections.abc import Callable, Mapping
+from signal import Signals
 
 from flashpy.companions import Companion
 from flashpy.logs import Log
@@ -58,6 +59,9 @@ class Watcher(Companion):
     def _let_go(self) -> None:
         self.close()
         self._untold.clear()
+        if self.child is not None:
+            # It would end by itself, but not one that is stopped, and it has nothing to finish.
+            self.child.kill(Signals.SIGKILL)
         self._make_former()
 
     def _tell(self) -> None:
@@ -79,26 +83,34 @@ class Watcher(Companion):
         except OSError:
             control.close()
             raise
+        self.attach(control)
+        return child
+
+    def attach(self, control: socket.socket) -> None:
+        """Whoever is at the other end of ``control`` is the watcher now, and is told all that is wanted."""
         self.close()
         self._control = control
         if self._watch is not None:
             self._watch.add(control.fileno(), self._hear)
         self._untold = dict(self._wanted)
         self._tell()
-        return child
 
     def _hear(self) -> None:
         """Pass on what it says."""
-        try:
-            for _ in range(_RECORDS):
+        for _ in range(_RECORDS):
+            try:
                 got = None if self._control is None else channel.receive(self._control)
-                if got is None:
-                    return
-                record, fds = got
-                channel.close(fds)
-                self._judge(record)
-        except EOFError:
-            self.close()
+            except EOFError:
+                self.close()
+                return
+            except ValueError:  # nonsense is no reason for the master to end
+                self._pass_on(news.EVERYTHING)
+                continue
+            if got is None:
+                return
+            record, fds = got
+            channel.close(fds)
+            self._judge(record)
 
     def _judge(self, record: bytes) -> None:
         kind = record[: len(news.CHANGES)]

@@ -43,6 +43,14 @@ def needs_root() -> pytest.MarkDecorator:
     return pytest.mark.skipif(os.geteuid() != 0 and not may_not_skip(), reason="needs root")
 
 
+def without(*capabilities: str) -> list[str]:
+    """The beginning of a command that root's powers shall not help."""
+    if os.geteuid() != 0:
+        return []
+    bounds = ",".join(f"-{capability}" for capability in capabilities)
+    return ["setpriv", "--inh-caps=-all", f"--bounding-set={bounds}"]
+
+
 def may_not_skip() -> bool:
     """Whether this is CI, where a test that cannot run must fail."""
     return os.environ.get("FLASHPY_NO_SKIP") == "1"

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import brotli
 import pytest
 
-from flashpy.precompress.plan import File
+from flashpy.precompress import siblings
+from flashpy.precompress.plan import Act, File, Mode, Plan
 from flashpy.precompress.summary import shown
-from flashpy_helpers.codings import compress, decoded
+from flashpy_helpers.codings import Coding, compress, decoded, matches
 from tests.conftest import StartServer
-from tests.needs import needs, needs_root
+from tests.needs import needs, needs_root, without
 from tests.server import wait_until
 from tests.test_cli import ENVIRONMENT, command, run
 
@@ -206,6 +207,14 @@ def test_what_is_older_is_made_anew(site: Path) -> None:
     assert gzip.decompress((site / "index.html.gz").read_bytes()) == TEXT[::-1]
 
 
+def test_one_that_is_empty_is_made_anew(site: Path) -> None:
+    """As a power cut may leave it."""
+    precompress(site)
+    sibling = write(site / "index.html.br", b"")
+    assert summary(site)["written"] == 1
+    assert brotli.decompress(sibling.read_bytes()) == TEXT
+
+
 def test_what_is_newer_stays_if_it_decodes_to_its_original(site: Path) -> None:
     theirs = write(site / "index.html.gz", gzip.compress(TEXT, 1), OLD + 10**9)
     write(site / "docs/deep/a.css.gz", gzip.compress(TEXT), OLD + 10**9)  # the original went back a version
@@ -349,14 +358,6 @@ def test_the_owner_is_the_originals(site: Path) -> None:
     assert (facts.st_uid, facts.st_gid) == (1234, 4321)
 
 
-def without(*capabilities: str) -> list[str]:
-    """The beginning of a command that root's powers shall not help."""
-    if os.geteuid() != 0:
-        return []
-    bounds = ",".join(f"-{capability}" for capability in capabilities)
-    return ["setpriv", "--inh-caps=-all", f"--bounding-set={bounds}"]
-
-
 def run_as(words: Sequence[str]) -> Done:
     done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, env=ENVIRONMENT, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
@@ -478,6 +479,33 @@ def test_what_a_process_that_dies_was_writing_goes(site: Path) -> None:
     assert set(files(site)) == {"index.html", "docs/deep/a.css"}
 
 
+STOPPED = """if True:
+    import os, select, signal
+    from flashpy.precompress import forks
+
+    forks_of = forks.Forks(2, 2, lambda job, child: b"%d" % os.getpid())
+    results = forks_of.results()
+    children = {int(next(results).answer)}
+    own = os.getpid()
+    with open(f"/proc/{own}/task/{own}/children") as file:
+        (other,) = map(int, file.read().split())
+    (end,) = forks_of._busy
+    select.select([end], [], [])
+    late = []
+    signal.signal(signal.SIGALRM, lambda *_: (late.append(other), os.kill(other, signal.SIGCONT)))
+    os.kill(other, signal.SIGSTOP)
+    signal.alarm(30)
+    children |= {int(done.answer) for done in results}
+    print(len(children), late)
+"""
+
+
+def test_a_process_that_is_stopped_with_nothing_left_to_do_is_not_waited_for() -> None:
+    """It has given its last answer, which nobody has read yet."""
+    done = run_as([sys.executable, "-c", STOPPED])
+    assert done == (0, "2 []\n", "")
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_all_and_leaves_nothing_half_done(
     site: Path, slow: Path, start: Callable[..., Running], number: int, status: int
@@ -522,6 +550,43 @@ def test_what_changes_meanwhile_gets_none(site: Path, slow: Path, start: Callabl
     assert (done.status, done.errors) == (0, "")
     assert "6 written, 0 up to date, 0 not worth it, 1 file changed meanwhile" in done.output
     assert not list(site.glob("slow.txt.*"))
+
+
+@pytest.mark.parametrize("mode", ["make", "check", "clean"])
+def test_a_sibling_that_is_exchanged_while_it_is_judged_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    """Decoding a long one takes seconds. The other siblings of the file are judged all the same."""
+    content = noise(3000)  # not worth it, so `make` removes them
+    original = write(tmp_path / "a.txt", content)
+    exchanged, other = (
+        write(tmp_path / f"a.txt{SUFFIXES[coding]}", compress(coding, content, "best")) for coding in ("br", "gzip")
+    )
+
+    def decode(coding: Coding, data: bytes, wanted: bytes) -> bool:
+        if coding == "br":
+            write(tmp_path / "theirs", b"somebody else's").rename(exchanged)
+        return matches(coding, data, wanted)
+
+    monkeypatch.setattr(siblings, "matches", decode)
+    plan = Plan(mode, ("br", "gzip"), force=True)
+    first, second = siblings.work(plan, File(str(tmp_path), "", original.name, len(content)), "draft")
+    assert first == Act("br", "changed")
+    assert (second.coding, second.outcome) == ("gzip", "right" if mode == "check" else "removed")
+    assert exchanged.read_bytes() == b"somebody else's"
+    assert other.exists() == (mode == "check")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_it_does_its_work_without_standard_descriptors(site: Path, closed: str) -> None:
+    done = run_as(["sh", "-c", f'exec "$@" {closed}', "sh", *command("precompress", site)])
+    assert (done.status, done.errors) == (0, "")
+    assert len(files(site)) == 8
+
+
+def test_standard_output_that_cannot_be_written(site: Path) -> None:
+    done = run_as(["sh", "-c", 'exec "$@" >/dev/full', "sh", *command("precompress", site)])
+    assert done == (1, "", "flashpy: standard output: No space left on device\n")
 
 
 def test_a_bar_on_a_terminal_only(site: Path) -> None:

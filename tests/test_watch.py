@@ -364,6 +364,15 @@ def test_reloads(start_server: StartServer, docroot: Path, tmp_path: Path) -> No
     known(server, "/a.txt", "newer")
 
 
+def test_a_watcher_that_is_stopped_ends_when_it_is_wanted_no_more(start_server: StartServer, docroot: Path) -> None:
+    server = start_server(WATCHED, root=docroot)
+    os.kill(watcher_of(server), signal.SIGSTOP)
+    server.configure(HOUR)
+    server.signal(signal.SIGHUP)
+    server.wait_log("reloaded:")
+    wait_until(lambda: not server.named("flashpy-watcher"))
+
+
 def test_an_unwatched_site_beside_a_watched_one(start_server: StartServer, docroot: Path, tmp_path: Path) -> None:
     config = WATCHED + f'[[site]]\nhosts = ["quiet"]\nroot = "{docroot}"\n'
     server = start_server(config, root=docroot)

@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 import flashpy_helpers
+from flashpy.logs import Log
+from flashpy.privileges import current
+from flashpy.processes import Watch
 from flashpy.watching import Watcher as Companion
 from flashpy_helpers import channel, news
 from flashpy_helpers.news import Change
 from flashpy_helpers.watcher import MOST_GATHER, MOST_PENDING, Outbox
-from tests.needs import needs
+from tests.needs import needs, without
 
 FOLDER = str(Path(flashpy_helpers.__file__).parent.parent)
 START = "import sys; sys.path.append(sys.argv[1]); from flashpy_helpers.__main__ import main; main()"
@@ -219,6 +222,41 @@ def test_a_root_that_is_not_there_yet(watcher: Watcher, tmp_path: Path) -> None:
 
 
 @needs("unshare")
+def test_a_file_system_that_is_unmounted(tmp_path: Path) -> None:
+    """What it was mounted over is there again: another folder of the same name."""
+    below = tmp_path / "root" / "mount"
+    below.mkdir(parents=True)
+    (below / "sub").mkdir()
+    os.mkfifo(tmp_path / "order")
+    mount = 'mount -t tmpfs none "$0" && mkdir -p "$0/sub/deep"'
+    script = f'{mount} && {{ (read -r _ < "$0/../../order"; umount "$0") & }} && exec "$@"'
+    watcher = Watcher("unshare", "-U", "-r", "-m", "sh", "-c", script, str(below))
+    watcher.watch(0, tmp_path / "root")
+    (tmp_path / "order").write_text("now\n")
+    watcher.hears(0, b"mount", deep=True)
+    touch_until_heard(watcher, below / "sub" / "a.txt", b"mount/sub/a.txt")
+    assert watcher.problems == []
+    assert watcher.close() == b""
+
+
+@needs("setpriv")
+@pytest.mark.parametrize("outer", ["root", "root/outer"])
+def test_a_folder_that_could_only_be_listed(tmp_path: Path, outer: str) -> None:
+    """Nothing in it could be opened, and now it can."""
+    sub = tmp_path / outer / "sub"
+    sub.mkdir(parents=True)
+    sub.parent.chmod(0o444)
+    watcher = Watcher(*without("dac_override", "dac_read_search"))
+    watcher.order(0, tmp_path / "root")
+    watcher.told(lambda: watcher.problems)
+    sub.parent.chmod(0o755)
+    path = os.fsencode((sub / "a.txt").relative_to(tmp_path / "root"))
+    touch_until_heard(watcher, sub / "a.txt", path)
+    assert watcher.problems == [f"1 folder is not watched under '{tmp_path}/root': permission denied"]
+    assert watcher.close() == b""
+
+
+@needs("unshare")
 @pytest.mark.parametrize(
     ("sysctl", "limit", "said"),
     [("max_inotify_watches", 8, "max_user_watches"), ("max_inotify_instances", 0, "max_user_instances")],
@@ -302,6 +340,22 @@ def read_all(end: socket.socket) -> Sequence[Change]:
     while (got := channel.receive(end)) is not None:
         changes += news.unpack_changes(got[0])
     return changes
+
+
+def test_nonsense_does_not_end_the_master() -> None:
+    """A record that is too long, then one that is right."""
+    near, far = channel.pair()
+    heard: list[bytes] = []
+    watch = Watch()
+    companion = Companion(current())
+    companion.connect(watch, heard.append, lambda: Log(None))
+    with near, far:
+        companion.attach(near)
+        assert far.send(b"x" * (channel.RECORD_BYTES + 1))
+        assert channel.send(far, news.EVERYTHING + b"rest")
+        watch.turn(PATIENCE)
+        companion.close()
+    assert heard == [news.EVERYTHING, news.EVERYTHING + b"rest"]
 
 
 def test_no_worker_waits_for_it() -> None:

@@ -118,6 +118,7 @@ class Forks:
             self._busy[end] = fork._replace(job=self._waiting[0])
             self._give(end)
         else:
+            fork.child.kill(Signals.SIGKILL)  # it would end by itself, unless somebody has stopped it
             self._dismiss(end)
         return Done(fork.job, answer)
 

@@ -15,8 +15,8 @@ Mode = Literal["make", "check", "clean"]
 
 Outcome = Literal["written", "current", "useless", "left", "removed", "changed", "failed", "right", "wrong"]
 """What came of a sibling: it was written; was there and no older than its original; would not be smaller enough; would
-not be, and an older one that may not be ours was left; was removed; its original changed meanwhile; could not be made;
-decodes to its original; does not, or is older."""
+not be, and an older one that may not be ours was left; was removed; it or its original changed meanwhile; could not be
+made; decodes to its original; does not, or is older."""
 
 
 class Plan(NamedTuple):

@@ -24,7 +24,7 @@ _GONE = frozenset({errno.ENOENT, errno.ELOOP, errno.ENOTDIR})
 
 
 class ChangedError(Exception):
-    """The original is no longer the file that was opened."""
+    """A file is no longer the one that was opened."""
 
 
 class Regular:
@@ -99,6 +99,9 @@ def _try(plan: Plan, original: Regular, coding: Coding, temporary: str) -> Itera
             yield _make(plan, original, coding, there, temporary)
         elif there is not None:
             yield _JUDGES[plan.mode](plan, original, coding, there)
+    except ChangedError:
+        original.check()
+        yield Act(coding, "changed")  # the sibling then
     except (OSError, MemoryError) as error:
         yield Act(coding, "failed", why=_words(error))
 
@@ -128,7 +131,7 @@ def _give_up(plan: Plan, original: Regular, coding: Coding, there: os.stat_resul
 def _check(plan: Plan, original: Regular, coding: Coding, there: os.stat_result) -> Act:
     if there.st_mtime_ns < original.facts.st_mtime_ns:
         return Act(coding, "wrong", why="is older than its original")
-    if not _decodes(original, coding):
+    if not _decodes(original, coding, there):
         return Act(coding, "wrong", why="does not decode to its original")
     return Act(coding, "right", original.facts.st_size, there.st_size)
 
@@ -144,20 +147,32 @@ _JUDGES: dict[Mode, Callable[[Plan, Regular, Coding, os.stat_result], Act]] = {"
 
 
 def _is_current(original: Regular, coding: Coding, there: os.stat_result) -> bool:
-    """Whether the server may send it. A newer one was not made here, or its original went back to an older version."""
+    """Whether the server may send it. A newer one was not made here, or its original went back to an older version.
+
+    An empty one is no coding of anything: its name and time reached the disk before a power cut, its content did not.
+    """
     if there.st_mtime_ns == original.facts.st_mtime_ns:
-        return True
-    return there.st_mtime_ns > original.facts.st_mtime_ns and _decodes(original, coding)
+        return there.st_size > 0
+    return there.st_mtime_ns > original.facts.st_mtime_ns and _decodes(original, coding, there)
 
 
 def _is_ours(original: Regular, coding: Coding, there: os.stat_result) -> bool:
-    return there.st_mtime_ns == original.facts.st_mtime_ns and _decodes(original, coding)
+    return there.st_mtime_ns == original.facts.st_mtime_ns and _decodes(original, coding, there)
 
 
-def _decodes(original: Regular, coding: Coding) -> bool:
+def _decodes(original: Regular, coding: Coding, there: os.stat_result) -> bool:
+    """Whether the sibling is what its original needs. Raises ChangedError when another has taken its place meanwhile.
+
+    It may take seconds, and what is removed next must not be what somebody has put there since.
+    """
     sibling = Regular(original.folder, sibling_name(original.name, coding))
     try:
-        return matches(coding, sibling.content(), original.content())
+        if _version(sibling.facts) != _version(there):
+            raise ChangedError
+        alike = matches(coding, sibling.content(), original.content())
+        sibling.check()
+        original.check()
+        return alike
     finally:
         sibling.close()
 

@@ -44,9 +44,12 @@ Tell = Callable[[bytes, bool], None]
 
 
 class Folder:
-    """A folder under the root that is watched; ``links`` are the names of symbolic links in it."""
+    """A folder under the root that is watched; ``links`` are the names of symbolic links in it.
 
-    __slots__ = ("children", "links", "name", "parent", "tree", "watch")
+    ``partial``: it, or a folder in it, could not be looked into.
+    """
+
+    __slots__ = ("children", "links", "name", "parent", "partial", "tree", "watch")
 
     def __init__(self, tree: "Tree", parent: "Folder | None", name: bytes) -> None:
         self.tree = tree
@@ -55,6 +58,7 @@ class Folder:
         self.watch = -1
         self.children: dict[bytes, Folder] = {}
         self.links: set[bytes] = set()
+        self.partial = False
 
     def path(self, name: bytes = b"") -> bytes:
         """The path of a name in it, relative to the root."""
@@ -184,29 +188,30 @@ class Tree:
             self._rest()
 
     def _enter(self, parent: Folder | None, name: bytes) -> Folder | None:
-        """Watch one folder; None when it is watched already or cannot be."""
+        """Watch one folder; None when it is watched already, with all in it, or cannot be."""
         assert self._inotify is not None
         folder = Folder(self, parent, name)
         follow = DONT_FOLLOW if parent is not None else 0
         try:
             folder.watch = self._inotify.add(self._absolute(folder), _ALL | follow, folder)
         except OSError as error:
-            self._note(error)
+            self._note(error, parent)
             return None
-        if parent is None:
-            self._top = folder
-            return folder
-        known = parent.children.get(name)
+        known = self._top if parent is None else parent.children.get(name)
         if known is not None:
             if known.watch == folder.watch:
                 self._inotify.remove(folder.watch, folder)
-                return None
+                return known if known.partial else None
             self._forget(known)
-        parent.children[name] = folder
+        if parent is None:
+            self._top = folder
+        else:
+            parent.children[name] = folder
         return folder
 
     def _scan(self, folder: Folder) -> Iterator[bytes]:
         """The names of the folders in a folder; the links in it are remembered."""
+        folder.partial = False
         try:
             with os.scandir(self._absolute(folder)) as entries:
                 for entry in entries:
@@ -215,12 +220,15 @@ class Tree:
                     elif entry.is_symlink():
                         folder.links.add(entry.name)
         except OSError as error:
-            self._note(error)
+            self._note(error, folder)
 
-    def _note(self, error: OSError) -> None:
+    def _note(self, error: OSError, folder: Folder | None) -> None:
+        """Something in a folder cannot be watched: whenever that folder is come upon again, it is tried again."""
         number = error.errno or 0
         if number not in (errno.ENOENT, errno.ENOTDIR):  # gone, or something else by now
             self.unwatched[number] = self.unwatched.get(number, 0) + 1
+            if folder is not None:
+                folder.partial = True
 
     def _forget(self, folder: Folder) -> None:
         """Watch a folder and all below it no more."""
@@ -237,15 +245,21 @@ class Tree:
     # What the folders hear
 
     def lost(self, folder: Folder) -> None:
-        """The kernel watches a folder no more: it was deleted, or its file system unmounted."""
-        if folder.parent is not None and folder.parent.children.get(folder.name) is folder:
-            del folder.parent.children[folder.name]
+        """The kernel watches a folder no more: it was deleted, or its file system unmounted from another folder."""
+        parent = folder.parent
+        if parent is None:
+            self.moved = True
+        elif parent.children.get(folder.name) is folder:
+            self._forget(parent.children.pop(folder.name))
+            self.folder_changed(parent, folder.name, IGNORED)
 
     def top_changed(self, mask: int) -> None:
         """The root folder itself: its rights, or its place."""
         if mask & _ITSELF:
             self.moved = True
         elif mask & ATTRIB:
+            self._tell(b"", True)
+            self._walk(None, b"")
             self._tell(b"", True)
 
     def folder_changed(self, parent: Folder, name: bytes, mask: int) -> None:
