@@ -168,6 +168,8 @@ def precompress(
         summary, stopped = run(plan, roots, jobs or usable_cores(), _no_bar if quiet else _bar)
     except KeyboardInterrupt:
         _exit(128 + signal.SIGINT, "interrupted before anything was done")
+    except ImportError as error:
+        _exit(_FAILED_TO_START, f"{error}: install it, or leave out what needs it (--codings)")
     except OSError as error:
         _exit(_FAILED_TO_START, f"no process can be started: {error.strerror}")
     _tell(summary, quiet, as_json)

@@ -7,7 +7,7 @@ requests come in and are decided. The arrows go down: what is here knows nothing
 import socket
 
 from flashpy import accesslog
-from flashpy.http.accesstext import quote
+from flashpy.http.accesstext import escape, quote
 from flashpy.http.body import Body
 from flashpy.http.lines import Gist
 from flashpy.http.request import Request
@@ -27,6 +27,7 @@ PARTING_SECONDS = 1.0
 _FOR_EVER = float("inf")  # waiting for a helper: its time is the pool's to watch
 CLIENT_GONE = 499  # nginx's number for a client that did not wait; in the log only
 NOW = socket.MSG_DONTWAIT
+_SHOWN = 300  # bytes of what was asked for that stand in the error log; the access log has all
 
 
 class Client:
@@ -111,6 +112,14 @@ class Client:
     def client(self) -> str:
         """The address of whoever asks: as trusted proxies say for the request under way, else the peer's."""
         return (self.origin.address if self._request is not None else None) or self.address
+
+    def _asked_for(self) -> str:
+        """The request under way, as the end of a line of the error log; "" while none was read."""
+        request = self._request
+        if request is None:
+            return ""
+        host = escape((self.origin.host or request.host)[:_SHOWN]).decode("ascii")
+        return f": {request.line.quoted[:_SHOWN].decode('ascii')} for {host or 'no host'}"
 
     def _client_prefix(self) -> bytes:
         """The beginning of the log line that is of `client`; b"" when that is the peer's own."""

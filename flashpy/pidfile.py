@@ -17,7 +17,7 @@ class Pidfile:
         self.path = path
         holder = read(path)
         if holder is not None and holder != os.getpid() and _alive(holder):
-            raise FileExistsError(f"{path} names process {holder}, which is running")
+            raise FileExistsError(f"{path} names process {holder}, which is running; remove it if that is no flashpy")
         draft = f"{path}.{os.getpid()}"
         try:
             with open(draft, "w", encoding="ascii") as file:
@@ -53,4 +53,13 @@ def _alive(pid: int) -> bool:
         return True
     except (ProcessLookupError, OverflowError):
         return False
-    return pid > 0
+    return pid > 0 and not _ended(pid)
+
+
+def _ended(pid: int) -> bool:
+    """Whether it is dead and only not reaped, as it may stay in a container whose first process reaps nobody."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] in (b"Z", b"X")
+    except OSError:
+        return False

@@ -104,6 +104,7 @@ def _be_worker(work: Work, heritage: Heritage, rights: Rights) -> None:
     try:
         signals.forget_parent()
         close_others(heritage.descriptors())
+        _take_name()
         _detach_terminal()
         drop(rights)
         status = work(heritage)
@@ -111,6 +112,12 @@ def _be_worker(work: Work, heritage: Heritage, rights: Rights) -> None:
         Log(heritage.log).bug(f"worker {heritage.number} ended", problem)
     finally:
         os._exit(status)
+
+
+def _take_name() -> None:
+    """As ps and top show it, told from the master; the other programs do the same."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "wb") as file:
+        file.write(b"flashpy-worker")
 
 
 def close_others(keep: Iterable[int]) -> None:

@@ -161,7 +161,7 @@ class Replying(Client):
             self._buffer = b""
             self._body = None
         if problem.reason:
-            self._service.log.info(f"{self.client()}: {problem.status}: {problem.reason}")
+            self._service.log.info(f"{self.client()}: {problem.status}: {problem.reason}{self._asked_for()}")
         keep = request is not None and request.keeps and not problem.close
         is_head = request is not None and request.line.method == b"HEAD"
         self._kind = self._choose_kind(keep)
@@ -216,7 +216,7 @@ class Replying(Client):
         if self._service.pathnames.is_current(entry.source) and trouble.status != 504:
             self._service.pathnames.drop(entry.key)
         if outgoing.sent:
-            self._service.log.info(f"{self.client()}: reply cut short: {trouble.reason}")
+            self._service.log.info(f"{self.client()}: reply cut short: {trouble.reason}{self._asked_for()}")
             self.close()
             return
         outgoing.close()

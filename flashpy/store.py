@@ -4,8 +4,9 @@ Storing is a side effect: the waiters are answered with what is in hand, whether
 brought in this turn stays pinned to the end of the turn, so it is there when its waiters are called.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 from flashpy.cache.chunks import Chunk, Chunks
@@ -24,7 +25,7 @@ _TROUBLE = {
     wire.REFUSED: Trouble(403, "the file may not be read"),
     wire.MOVING: Trouble(503, "the file changes all the time"),
     wire.BUSY: Trouble(503, "a helper has no descriptors or memory left"),
-    wire.UNABLE: Trouble(500, "a library that is needed is not installed"),
+    wire.UNABLE: Trouble(500, "bcrypt is not installed, so no password can be checked"),
 }
 
 _WARNED = 1000
@@ -57,7 +58,9 @@ class HelperStore:
         report: Callable[[str], None],
         warn: Callable[[str], None],
         findings: Findings,
+        folders: Mapping[int, bytes] = MappingProxyType({}),
     ) -> None:
+        """`report` and `warn` write lines of the log; `folders` are the roots' paths, to name a file in such a line."""
         self.revalidations = 0
         self._listings = count()
         self._warned: set[str] = set()
@@ -66,6 +69,7 @@ class HelperStore:
         self._pathnames = pathnames
         self._wall = wall
         self._report, self._warn = report, warn
+        self._folders = folders
         self.brought: list[Chunk] = []
         self._listed: dict[int, list[Entry]] = {}
         self._alone: dict[int, list[Entry]] = {}
@@ -120,12 +124,13 @@ class HelperStore:
         for coding, identity in found.siblings:
             entry.add_variant(coding, found.path + wire.SUFFIXES[coding], identity, Facts(identity, wall, coding))
         for coding in found.outdated:
-            self._warn_once(found.path + wire.SUFFIXES[coding], "is older than its original and not used")
+            self._warn_once(key[0], found.path + wire.SUFFIXES[coding], "is older than its original and not used")
         return entry
 
-    def _warn_once(self, sibling: bytes, what: str) -> None:
+    def _warn_once(self, root: int, sibling: bytes, what: str) -> None:
         """Not at each of the many lookups that a file may have."""
-        text = f"{sibling.decode('utf-8', 'replace')!r} {what}"
+        path = self._folders.get(root, b"").rstrip(b"/") + b"/" + sibling
+        text = f"{path.decode('utf-8', 'replace')!r} {what}"
         if text not in self._warned:
             if len(self._warned) >= _WARNED:
                 self._warned.clear()
@@ -181,7 +186,7 @@ class HelperStore:
             case wire.Judged(_, holds):
                 self.findings.put(job, holds)
                 if isinstance(job, wire.Verify) and not holds:
-                    self._warn_once(job.path, "does not decode to its original and is not used")
+                    self._warn_once(job.root, job.path, "does not decode to its original and is not used")
             case wire.Failure():
                 return self._heavy_trouble(job, answer)
         return None

@@ -104,13 +104,15 @@ class Worker:
         cache = settings.cache
         self._pathnames = Pathnames(cache.paths, chunks, cache.revalidate, cache.max_stale)
         findings = Findings()
-        self._store = HelperStore(chunks, self._pathnames, time.time, self._log.error, self._log.warning, findings)
-        roots = len(set(heritage.roots))
+        ways = dict(zip(heritage.roots, rooted(settings), strict=True))
+        folders = {number: way.path for number, way in ways.items()}
+        log = self._log
+        self._store = HelperStore(chunks, self._pathnames, time.time, log.error, log.warning, findings, folders)
+        roots = len(folders)
         self._pool = self._make_pool(heritage.spawner, settings.helpers, roots, self._ready)
         self._heavy = None
         if heritage.heavy is not None:
             self._heavy = self._make_pool(heritage.heavy, settings.heavy, roots, _nothing)
-        ways = dict(zip(heritage.roots, rooted(settings), strict=True))
         self._changes = Changes(self._pathnames, self._pool.doubt, ways)
         content = Content(chunks, secrets.token_hex(8))
         self._service = Service(

@@ -245,7 +245,7 @@ class Server:
         return [pid for pid in self.children() if _session(pid) == self.pid]
 
     def named(self, name: str) -> list[int]:
-        """Processes by name: flashpy-spawner, flashpy-helper, flashpy-log."""
+        """Processes by name: flashpy-worker, flashpy-spawner, flashpy-helper, flashpy-log."""
         return [pid for pid, own in self.tree().items() if own == name[:15]]
 
     def log_lines(self) -> list[str]:

@@ -75,6 +75,7 @@ def test_starts_serves_and_stops(start: Start) -> None:
     server = start(config(workers=2))
     assert facts(server)["pid"] in server.workers()
     assert len(server.workers()) == 2
+    assert sorted(server.named("flashpy-worker")) == sorted(server.workers())
     assert len(server.named("flashpy-spawner")) == 1
     assert len(server.named("flashpy-log")) == 1
     assert server.stop() == 0

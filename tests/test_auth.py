@@ -66,7 +66,7 @@ def test_who_says_the_password_gets_in(server: Server) -> None:
                 assert client.request("/private/", fields).body == b"private/index.html"
             assert client.request("/open.txt").body == b"open.txt"
             assert client.request("/open.txt", basic("eve", "x")).body == b"open.txt"
-    server.wait_log("401: wrong password, or no such user: 'eve'")
+    server.wait_log("401: wrong password, or no such user: 'eve': \"GET /private/a.txt HTTP/1.1\" for")
     server.stop()
     assert server.counters()["heavy_jobs"] == 4, "two right ones and two wrong ones, each held against its hash once"
 

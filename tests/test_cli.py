@@ -178,3 +178,38 @@ def test_options_hold_when_the_configuration_is_read_again(site: Path) -> None:
     (site.parent / "www").rmdir()
     with pytest.raises(ConfigError, match="does not exist"):
         read()
+
+
+@pytest.mark.parametrize(
+    ("module", "more", "key", "library"),
+    [
+        ("brotli", 'compress = ["gzip", "br"]', "compress[1]", "brotli"),
+        ("backports", 'compress = ["zstd"]', "compress[0]", "backports.zstd"),
+        ("bcrypt", "rule = [{ match = '/a', auth = { htpasswd = 'users' } }]", "rule[0].auth", "bcrypt"),
+    ],
+)
+def test_a_library_that_is_missing_is_named(site: Path, module: str, more: str, key: str, library: str) -> None:
+    """Not by every request that comes for it. Python takes a module that is None for one that is not there."""
+    with site.open("a") as file:
+        file.write(f"{more}\n")
+    status, output, errors = run_without(module, "check", "-c", site)
+    assert (status, output) == (2, "")
+    assert errors == f"flashpy: {site}:9: site[0].{key}: needs the library {library}, which is not installed\n"
+
+
+def test_precompress_without_a_library(site: Path) -> None:
+    status, _, errors = run_without("brotli", "precompress", site.parent / "www")
+    assert status == 1
+    assert errors.startswith("flashpy: ")
+    assert errors.endswith(": install it, or leave out what needs it (--codings)\n")
+    assert "brotli" in errors
+    assert run_without("brotli", "precompress", "--codings", "gzip", site.parent / "www")[0] == 0
+
+
+def run_without(module: str, *arguments: str | Path) -> tuple[int, str, str]:
+    """As `run`, where these modules cannot be imported."""
+    names = [module, "compression"] if module == "backports" else [module]
+    code = f"import sys; sys.modules.update(dict.fromkeys({names})); from flashpy.cli import main; main()"
+    words = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, env=ENVIRONMENT, check=False)
+    return done.returncode, done.stdout, done.stderr

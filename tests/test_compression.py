@@ -233,7 +233,7 @@ def test_a_corrupt_sibling_is_not_sent(start_server: StartServer, site: Path, co
                 reply = client.request("/a.js", accepting(coding))
                 assert (reply.body, reply.headers.get("content-encoding")) == (TEXT, None)
                 assert client.request("/a.js", accepting(coding, "identity;q=0")).status == 406
-    server.wait_log(f"'a.js.{suffix}' does not decode to its original and is not used")
+    server.wait_log(f"'{site}/a.js.{suffix}' does not decode to its original and is not used")
     (site / "fresh").write_bytes(good)
     (site / "fresh").rename(site / f"a.js.{suffix}")
     wait_until(lambda: server.get("/a.js", accepting(coding)).body == good)

@@ -238,6 +238,8 @@ BAD = [
     ("[server]\nlisten = []", "server.listen", 2, "at least one address"),
     ("[server]\nlisten = 80", "server.listen", 2, "an address as a text"),
     ('[server]\nlisten = [\n"a:1",\n":80"]', "server.listen[1]", 4, 'write "0.0.0.0:80"'),
+    ('[server]\nlisten = ["*:80"]', "server.listen[0]", 2, 'write "0.0.0.0:80"'),
+    ("[limits]\nclient_burst = 9", "limits.client_burst", 2, "means nothing without client_requests"),
     ('[server]\nlisten = ["::1"]', "server.listen[0]", 2, "needs brackets"),
     ('[server]\nlisten = ["[::1]"]', "server.listen[0]", 2, "has no port"),
     ('[server]\nlisten = ["[::g]:1"]', "server.listen[0]", 2, "is not an IPv6 address"),
@@ -302,7 +304,19 @@ BAD_SITE = [
     ("hosts = 'a'", "site[0].hosts", 3, "expected texts in brackets"),
     ("hosts = ['a', 1]", "site[0].hosts[1]", 3, "expected a text in quotes, not 1"),
     ("hosts = ['a', 'a:80']", "site[0].hosts[1]", 3, "without port"),
-    ("hosts = ['*.a']", "site[0].hosts[0]", 3, "is not a host name"),
+    ("hosts = ['*.a']", "site[0].hosts[0]", 3, "is not a host name: name each host in full"),
+    (
+        "[[site.rule]]\nmatch = '/a'\nauth = 'users'",
+        "site[0].rule[0].auth",
+        5,
+        "a table, { htpasswd = ..., realm = ... }",
+    ),
+    (
+        "[[site.rule]]\nmatch = '/a'\nredirect = '/b'",
+        "site[0].rule[0].redirect",
+        5,
+        "a table, { to = ..., status = ... }",
+    ),
     ("hosts = ['müller.de']", "site[0].hosts[0]", 3, "xn--"),
     ("hosts = ['a', 'A']", "site[0].hosts[1]", 3, "already a host of site[0]"),
     ("index = ['a/b']", "site[0].index[0]", 3, "without slash"),
@@ -432,6 +446,10 @@ def test_what_is_not_toml_is_reported_with_its_line(folder: Folder, text: str, l
     error = folder.refuse(text)
     assert (error.line, error.key) == (line, "")
     assert error.message.startswith("not valid TOML: ")
+
+
+def test_a_text_without_quotes_is_explained(folder: Folder) -> None:
+    assert "a text needs quotes" in folder.refuse("[server]\nuser = www-data").message
 
 
 def test_hostile_nesting_and_numbers_are_reported(folder: Folder) -> None:

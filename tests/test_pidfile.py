@@ -32,6 +32,15 @@ def test_a_living_holder_is_respected(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_holder_that_ended_and_was_not_reaped_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "flashpy.pid"
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        path.write_text(f"{process.pid}\n")
+        Pidfile(str(path))
+    assert read(str(path)) == os.getpid()
+
+
 @pytest.mark.parametrize("text", ["", "junk", "-1", "0", "99999999999999999999", "{dead}"])
 def test_a_stale_file_is_replaced(tmp_path: Path, text: str) -> None:
     path = tmp_path / "flashpy.pid"

@@ -154,9 +154,9 @@ def test_error_lines_name_the_client(start_server: StartServer, docroot: Path) -
         assert ask(proxy, "X-Forwarded-For: 203.0.113.7", target="/empty/") == 403
         assert ask(proxy, "X-Forwarded-For: 203.0.113.8", target="/.git") == 404
         assert ask(proxy, "X-Forwarded-For: 203.0.113.9", "Host: a b") == 400
-    server.wait_log("203.0.113.7: 403: a folder without an index file")
+    server.wait_log('203.0.113.7: 403: a folder without an index file: "GET /empty/ HTTP/1.1" for ')
     server.wait_log("203.0.113.8: 404: hidden file")
-    server.wait_log("203.0.113.9: 400: malformed Host")
+    server.wait_log('203.0.113.9: 400: malformed Host: "GET /a.txt HTTP/1.1" for a b')
     with server.connect() as proxy:  # who sends what cannot be parsed is the proxy: nothing of it is believed
         assert ask(proxy, "X-Forwarded-For: 203.0.113.9", "Broken") == 400
     server.wait_log("127.0.0.1: 400: ")

@@ -135,7 +135,7 @@ def test_an_original_that_changes_leaves_its_siblings_behind(server: Server, doc
         (docroot / "fresh").rename(docroot / "a.html")
         wait_until(lambda: client.request("/a.html", ALL).body == b"new")
         for coding in ("br", "zst", "gz"):
-            server.wait_log(f"'a.html.{coding}' is older than its original and not used")
+            server.wait_log(f"'{docroot}/a.html.{coding}' is older than its original and not used")
 
 
 def test_they_can_be_switched_off(start_server: StartServer, docroot: Path) -> None:

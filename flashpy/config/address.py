@@ -26,7 +26,7 @@ def parse_address(text: str, base: Path) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         raise ValueError(f"expected {FORMS}, but {text!r} has no port")
-    if not host:
+    if host in ("", "*"):
         raise ValueError(f'to listen on all addresses write "0.0.0.0:{port}" or "[::]:{port}"')
     return f"{_host(host)}:{_port(port)}"
 
@@ -40,6 +40,10 @@ def parse_host(text: str) -> str:
         raise ValueError(f"expected a name without port (an IPv6 address in brackets), not {text!r}")
     if not text.isascii():
         raise ValueError(f"write {text!r} in its ASCII form, which begins with xn--")
+    if "*" in host:
+        raise ValueError(
+            f"{text!r} is not a host name: name each host in full, or let the first site answer for the rest"
+        )
     host = host.removesuffix(".")
     if not _NAME.fullmatch(host) or len(host) > 253:
         raise ValueError(f"{text!r} is not a host name")

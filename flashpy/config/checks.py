@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from flashpy import privileges
+from flashpy.config.needs import missing_library
 from flashpy.config.rulecheck import check_rules
 from flashpy.config.schema import Mount, Settings, Site
 from flashpy.config.source import Key, Source
@@ -55,6 +56,8 @@ def check(settings: Settings, source: Source) -> None:
     """Raises ConfigError for the first contradiction."""
     _check_order(settings, source)
     _check_chunk(settings.cache.chunk, source)
+    if settings.limits.client_burst and not settings.limits.client_requests:
+        raise source.error(("limits", "client_burst"), "means nothing without client_requests")
     _check_listeners(settings, source)
     _check_proxies(settings, source)
     _check_account(("server", "user"), settings.server.user, None, source)
@@ -130,6 +133,7 @@ def _check_site(key: Key, site: Site, source: Source) -> None:
     for number, coding in enumerate(site.compress):
         if coding in site.compress[:number]:
             raise source.error((*key, "compress", number), f"{coding} is given twice")
+        _check_library((*key, "compress", number), coding, source)
     _check_headers((*key, "headers"), site.headers, source)
     for extension, media in site.types.items():
         if not _MEDIA.fullmatch(media):
@@ -137,8 +141,17 @@ def _check_site(key: Key, site: Site, source: Source) -> None:
             raise source.error((*key, "types", extension), words)
     for number, rule in enumerate(site.rule):
         _check_headers((*key, "rule", number, "headers"), rule.headers, source)
+        if rule.auth is not None:
+            _check_library((*key, "rule", number, "auth"), "auth", source)
     check_rules(key, site, source)
     _check_mounts((*key, "mount"), site.mount, source)
+
+
+def _check_library(key: Key, what: str, source: Source) -> None:
+    """Every password would be refused, and nothing compressed: better to be told before."""
+    library = missing_library(what)
+    if library is not None:
+        raise source.error(key, f"needs the library {library}, which is not installed")
 
 
 def _is_file_name(name: str) -> bool:

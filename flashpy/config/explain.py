@@ -32,6 +32,9 @@ _WORDS = {
 }
 
 
+_FEW = 3  # members of a table that is written in one line
+
+
 class Kind(NamedTuple):
     """A type of the schema taken apart: `int` from 1 to 9 written in "time"."""
 
@@ -102,7 +105,10 @@ def _of_several(kind: Kind) -> str:
         return " or ".join(json.dumps(choice) for choice in get_args(kind.type))
     if kind.element is not None:
         return "tables, each under its name in [[ ]]" if kind.element.table else 'texts in brackets, such as ["a", "b"]'
-    return "a table of texts in quotes" if get_origin(kind.type) is dict else "a table"
+    if get_origin(kind.type) is dict:
+        return "a table of texts in quotes"
+    members = list(fields_of(kind.table)) if kind.table else []
+    return f"a table, {{ {' = ..., '.join(members)} = ... }}" if 0 < len(members) <= _FEW else "a table"
 
 
 def _span(kind: Kind, show: Any) -> str:

@@ -1,6 +1,15 @@
-"""What a configuration needs of the server beyond its workers. Values only."""
+"""What a configuration needs of the server beyond its workers: helpers, libraries. Runs in the master, at load."""
+
+from importlib.util import find_spec
 
 from flashpy.config.schema import Settings, Site
+
+# The library that a coding or passwords need, and the modules that are it: one of them will do.
+_LIBRARIES = {
+    "br": ("brotli", ("brotli",)),
+    "zstd": ("backports.zstd", ("compression.zstd", "backports.zstd")),
+    "auth": ("bcrypt", ("bcrypt",)),
+}
 
 
 def needs_heavy(settings: Settings) -> bool:
@@ -16,6 +25,19 @@ def _reasons(site: Site) -> tuple[bool, ...]:
         site.etag == "hash",  # contents are digested
         any(rule.auth is not None for rule in site.rule),  # passwords are held against their hashes
     )
+
+
+def missing_library(what: str) -> str | None:
+    """The library that a coding, or "auth", cannot do without, when it is not installed. Nothing of it is loaded."""
+    name, modules = _LIBRARIES.get(what, ("", ()))
+    return None if not modules or any(map(_is_installed, modules)) else name
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it
+        return False
 
 
 def most_helpers(settings: Settings) -> int:

@@ -104,7 +104,10 @@ class Source:
             return ConfigError(self.file, 0, "", f"not valid TOML: {words}")
         last = len(self.text.rstrip("\n").split("\n"))
         line = int(match[2]) if match[2] else last
-        return ConfigError(self.file, line, "", f"not valid TOML: {match[1].lower()}")
+        words = match[1].lower()
+        if words == "invalid value":  # what the first edit of a file is most often wrong in
+            words = "invalid value; a text needs quotes, and true and false are in lower case"
+        return ConfigError(self.file, line, "", f"not valid TOML: {words}")
 
 
 def dotted(key: Key) -> str:
