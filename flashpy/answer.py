@@ -151,6 +151,8 @@ class Answerer:
             return page
         problem.extra = asked.extra(error=True)
         if page is None:
+            if path is not None and not problem.reason:
+                problem.reason = f"no page for it at /{path.decode('utf-8', 'replace')}"
             raise problem
         method = asked.request.line.method
         return self._content.error_page(problem.status, page, asked.site, problem.extra, method)

@@ -252,6 +252,7 @@ def test_pages_for_errors(start_server: StartServer, site: Path) -> None:
         assert client.read_reply(head=True).headers["content-length"] == str(len("lost page"))
         (site / "lost.html").unlink()
         wait_until(lambda: b"There is nothing" in client.request("/none").body)
+    server.wait_log('404: no page for it at /lost.html: "GET /none HTTP/1.1"')
 
 
 def test_a_cache_too_small_for_all_that_a_reply_needs(start_server: StartServer, site: Path) -> None:
