@@ -26,7 +26,10 @@ from flashpy_helpers.query import parse_query
 from flashpy_helpers.wire import FOLDER, MISSING, NO_INDEX, REFUSED, Identity, List, Lookup
 
 # A missing file is the client's affair; these are often a slip of the operator's, and logged.
-_REASON = {REFUSED: "the file may not be read", NO_INDEX: "a folder without an index file"}
+_REASON = {
+    REFUSED: "the file may not be read, for its rights or as a link leaves the root (symlinks)",
+    NO_INDEX: "a folder without an index file",
+}
 
 
 class Answerer:
