@@ -25,8 +25,13 @@ from flashpy.sites import Site
 from flashpy_helpers.query import parse_query
 from flashpy_helpers.wire import FOLDER, MISSING, NO_INDEX, REFUSED, Identity, List, Lookup
 
+VARY_NAVIGATION = b"Vary: Accept, Sec-Fetch-Mode\r\n"
+"""Of a page that stands in for what is missing, and of the 404 that others get there."""
 # A missing file is the client's affair; these are often a slip of the operator's, and logged.
-_REASON = {REFUSED: "the file may not be read", NO_INDEX: "a folder without an index file"}
+_REASON = {
+    REFUSED: "the file may not be read, for its rights or as a link leaves the root (symlinks)",
+    NO_INDEX: "a folder without an index file",
+}
 
 
 class Answerer:
@@ -118,22 +123,18 @@ class Answerer:
     def _nothing(self, asked: Asked, entry: Entry | None, in_hand: InHand) -> Reply | Wanted:
         """Nothing is there: a page of an application that knows its own paths, or 404."""
         site, request = asked.site, asked.request
-        if site.spa and self._is_navigation(asked):
-            page = self._page(asked, b"", in_hand)
+        if site.spa and not looks_like_asset(asked.target.path, site.types):
+            asked = asked._replace(more=VARY_NAVIGATION)
+            page = self._page(asked, b"", in_hand) if _is_navigation(request) else None
             if isinstance(page, Wanted):
                 return page
             if page is not None:
                 return _passing(self._other_name(asked, page.path, page, in_hand))
         if entry is None or 404 in site.error_pages:
-            raise Refusal(404, close=False)
+            problem = Refusal(404, close=False)
+            problem.extra = asked.more
+            raise problem
         return self._content.missing(entry, asked.extra(error=True), request.line.method)
-
-    def _is_navigation(self, asked: Asked) -> bool:
-        wishes, path = asked.request.wishes, asked.target.path
-        mode = wishes.get(b"sec-fetch-mode")
-        return not looks_like_asset(path, asked.site.types) and is_navigation(
-            asked.request.line.method, wishes.get(b"accept"), mode
-        )
 
     def _page(self, asked: Asked, path: bytes, in_hand: InHand) -> Entry | Wanted | None:
         """The file at another path of the site; None when there is none."""
@@ -149,8 +150,10 @@ class Answerer:
         page = self._page(asked, path, in_hand) if path is not None else None
         if isinstance(page, Wanted):
             return page
-        problem.extra = asked.extra(error=True)
+        problem.extra += asked.extra(error=True)
         if page is None:
+            if path is not None and not problem.reason:
+                problem.reason = f"no page for it at /{path.decode('utf-8', 'replace')}"
             raise problem
         method = asked.request.line.method
         return self._content.error_page(problem.status, page, asked.site, problem.extra, method)
@@ -200,6 +203,11 @@ class Answerer:
             if decision.status == 416:
                 raise Refusal(416, close=False, headers=((b"Content-Range", b"bytes */%d" % size), *chosen.vary))
         return self._content.reply(chosen, asked.site, asked.extra(), method, decision)
+
+
+def _is_navigation(request: Request) -> bool:
+    wishes = request.wishes
+    return is_navigation(request.line.method, wishes.get(b"accept"), wishes.get(b"sec-fetch-mode"))
 
 
 def _passing(reply: Reply | Wanted) -> Reply | Wanted:

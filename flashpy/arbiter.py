@@ -17,7 +17,7 @@ from signal import Signals
 
 from flashpy.boot import Ground, StartError, prepare
 from flashpy.companions import Companion, open_files, wait_for
-from flashpy.config import ConfigError, Settings
+from flashpy.config import ConfigError, Settings, excess
 from flashpy.crew import Crew
 from flashpy.generation import Generation, Worker, at_once, graceful
 from flashpy.logs import Log
@@ -71,10 +71,16 @@ class Arbiter:
         self._keep_companions(time.monotonic())
         if self._ground.rights.uid == 0:
             self._log.warning("started as root without [server] user: the workers are root too")
+        self._warn_of_excess()
         while not self._finished():
             self._turn(time.monotonic())
             self._watch.turn(_BUSY_TICK if self._unsettled() else _TICK)
         return self._farewell()
+
+    def _warn_of_excess(self) -> None:
+        warning = excess(self._present.settings)
+        if warning:
+            self._log.warning(warning)
 
     def _turn(self, now: float) -> None:
         late = now - self._turned > _TICK + _LATE
@@ -189,6 +195,7 @@ class Arbiter:
         self._drain(list(former.workers.values()))
         self._counts["reloads"] += 1
         self._log.info(f"reloaded: {_serving(self._present)}")
+        self._warn_of_excess()
 
     def _restart_log_helper(self) -> None:
         try:

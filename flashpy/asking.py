@@ -39,7 +39,8 @@ class Wanted(NamedTuple):
 class Asked(NamedTuple):
     """A request under way: what it asks of which site, what the site's rules say of its path, and when it is now.
 
-    `secure`: its client came over https. `now` is monotonic seconds, `wall` seconds since 1970.
+    `secure`: its client came over https. `now` is monotonic seconds, `wall` seconds since 1970. `more` are ready field
+    lines beside those of the rules.
     """
 
     request: Request
@@ -49,7 +50,8 @@ class Asked(NamedTuple):
     secure: bool
     now: float
     wall: float
+    more: bytes = b""
 
     def extra(self, *, error: bool = False) -> bytes:
         """The field lines that rules add."""
-        return self.ruling.extra(self.request.wishes.get(b"origin"), secure=self.secure, error=error)
+        return self.ruling.extra(self.request.wishes.get(b"origin"), secure=self.secure, error=error) + self.more

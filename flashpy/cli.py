@@ -69,7 +69,7 @@ def serve(folder: Path | None, file: Path | None, listen: tuple[str, ...], worke
 @_configuration(required=True, help=_TOML)
 def check(file: Path) -> None:
     """Say whether a configuration is valid and its roots can be served."""
-    from flashpy.config import check_roots, load
+    from flashpy.config import check_roots, excess, load
 
     def read() -> "Settings":
         settings = load(file)
@@ -78,6 +78,9 @@ def check(file: Path) -> None:
 
     settings = _or_exit(read)
     _say(f"{file}: ok\n{_summary(settings)}")
+    warning = excess(settings)
+    if warning:
+        click.echo(f"flashpy: warning: {warning}", err=True)
 
 
 @main.command()

@@ -20,6 +20,7 @@ from flashpy_helpers import wire
 _LASTING = frozenset({wire.MISSING, wire.REFUSED, wire.FOLDER, wire.NO_INDEX})
 _TROUBLE = {
     wire.MISSING: Trouble(404, "the file is gone"),
+    wire.NO_ROOT: Trouble(404, "the root is gone"),
     wire.FOLDER: Trouble(404, "a folder has taken the file's place"),
     wire.NO_INDEX: Trouble(404, "a folder has taken the file's place"),
     wire.REFUSED: Trouble(403, "the file may not be read"),
@@ -64,6 +65,7 @@ class HelperStore:
         self.revalidations = 0
         self._listings = count()
         self._warned: set[str] = set()
+        self._gone: set[int] = set()
         self.findings = findings
         self._chunks = chunks
         self._pathnames = pathnames
@@ -92,6 +94,8 @@ class HelperStore:
 
     def _settle_lookup(self, job: wire.Lookup, answer: wire.Answer, block: int | None, handed: float) -> Any:
         key = (job.root, job.path)
+        if not isinstance(answer, wire.Failure):
+            self._gone.discard(job.root)
         if isinstance(answer, wire.Found):
             entry = self._entry(key, answer, looked=job.order is not None)
             self._pathnames.put(entry, handed, is_file=True)
@@ -108,8 +112,12 @@ class HelperStore:
             self._pathnames.put(entry, handed, is_file=False)
             return entry
         assert isinstance(answer, wire.Failure)
-        if answer.verdict in _LASTING:
-            entry = Entry(key, job.path, answer.verdict)
+        verdict = answer.verdict
+        if verdict == wire.NO_ROOT:
+            self._warn_of_root(job.root)
+            verdict = wire.MISSING
+        if verdict in _LASTING:
+            entry = Entry(key, job.path, verdict)
             self._pathnames.put(entry, handed, is_file=False)
             return entry
         self._pathnames.drop(key)
@@ -136,6 +144,12 @@ class HelperStore:
                 self._warned.clear()
             self._warned.add(text)
             self._warn(text)
+
+    def _warn_of_root(self, root: int) -> None:
+        """All of a site is missing: once, until a file of it is found again."""
+        if root not in self._gone:
+            self._gone.add(root)
+            self._warn(f"the root {self._folders.get(root, b'').decode('utf-8', 'replace')!r} is not there")
 
     def _renewed(self, key: tuple[int, bytes], job: wire.Lookup, handed: float) -> Any:
         """The file is what we held when we asked; None (ask again) when that has made way for others by now."""

@@ -171,6 +171,14 @@ def test_a_port_in_use(start: Start) -> None:
     assert text == f"flashpy: cannot listen on {address}: the address is in use by another program\n"
 
 
+def test_more_cache_than_memory_is_told_at_start_and_at_a_reload(start: Start) -> None:
+    server = start(config())
+    assert not any("[cache]" in line for line in server.log_lines())
+    reload(server, config() + '[cache]\nmemory = "1TiB"\n')
+    server.wait_log("[warning] [cache] memory, 1TiB for each of 1 worker, is more than the ")
+    server.wait_log("reloaded")
+
+
 def test_a_pidfile_of_a_living_process(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     path.write_text(str(os.getpid()))

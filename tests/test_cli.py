@@ -94,6 +94,14 @@ def test_check_says_ok_and_what_it_is(site: Path) -> None:
     )
 
 
+def test_more_cache_than_memory_is_a_warning(site: Path) -> None:
+    """No mistake: the file may be for a larger machine."""
+    site.write_text(site.read_text() + '[cache]\nmemory = "1TiB"\n')
+    status, output, errors = run("check", "-c", site)
+    assert (status, output.count("\n")) == (0, 2)
+    assert errors.startswith("flashpy: warning: [cache] memory, 1TiB for each of 1 worker, is more than the ")
+
+
 def test_a_mistake_is_one_line_with_file_line_and_key(site: Path) -> None:
     site.write_text(site.read_text() + "simlinks = 'deny'\n")
     for command_name in ("check", "config", "serve"):

@@ -176,8 +176,10 @@ def test_unknown_root_and_foreign_memory_are_bugs_of_the_caller(site: Site) -> N
 
 def test_root_that_is_gone_is_a_verdict(site: Site) -> None:
     site.path.rename(site.path.parent / "away")
-    assert site.lookup("a.html") == Failure(1, wire.MISSING, errno.ENOENT)
+    assert site.lookup("a.html") == Failure(1, wire.NO_ROOT, errno.ENOENT)
     assert site.check(("a.html", wire.MISSING), ("b", wire.NO_INDEX)) == (1,)
+    site.path.write_bytes(b"no folder")
+    assert site.lookup("a.html") == Failure(1, wire.NO_ROOT, errno.ENOTDIR)
 
 
 def test_load_reads_ranges_of_exactly_this_version(site: Site) -> None:

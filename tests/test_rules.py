@@ -222,8 +222,12 @@ def test_an_application_that_knows_its_own_paths(start_server: StartServer, site
             assert (page.status, page.body, page.headers["etag"]) == (200, index.body, index.headers["etag"])
             assert page.headers["cache-control"] == "no-cache"
             assert client.request("/users/7", {**PAGE, "If-None-Match": page.headers["etag"]}).status == 304
-            assert client.request("/lost.4f9a1c2b.js", PAGE).status == 404
-            assert client.request("/users/7", {"Accept": "*/*"}).status == 404
+            assert page.headers["vary"] == "Accept, Sec-Fetch-Mode"
+            lost = client.request("/lost.4f9a1c2b.js", PAGE)
+            assert (lost.status, lost.headers.get("vary")) == (404, None)
+            other = client.request("/users/7", {"Accept": "*/*"})
+            assert (other.status, other.headers["vary"]) == (404, "Accept, Sec-Fetch-Mode")
+            assert "vary" not in client.request("/", PAGE).headers
             assert client.request("/users/7", {**PAGE, "Sec-Fetch-Mode": "cors"}).status == 404
         (site / "users").mkdir()
         (site / "users/jo.doe").write_bytes(b"now a file")
@@ -252,6 +256,7 @@ def test_pages_for_errors(start_server: StartServer, site: Path) -> None:
         assert client.read_reply(head=True).headers["content-length"] == str(len("lost page"))
         (site / "lost.html").unlink()
         wait_until(lambda: b"There is nothing" in client.request("/none").body)
+    server.wait_log('404: no page for it at /lost.html: "GET /none HTTP/1.1"')
 
 
 def test_a_cache_too_small_for_all_that_a_reply_needs(start_server: StartServer, site: Path) -> None:

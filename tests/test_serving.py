@@ -334,3 +334,21 @@ def test_mounts(start_server: StartServer, docroot: Path, tmp_path: Path) -> Non
         assert client.request("/files/media/../a.txt").body == b"files"
         assert client.request("/files/").status == 403
         assert client.request("/filesa.txt").status == 404
+
+
+def test_a_root_that_goes_away_is_told_once(start_server: StartServer, docroot: Path) -> None:
+    """Everything is missing then, and a file that is missing is told of nowhere else."""
+    (docroot / "www").mkdir()
+    (docroot / "www/a.txt").write_bytes(b"a")
+    server = start_server("[cache]\nrevalidate = 0\nmax_stale = 0\n", root=docroot / "www")
+    warning = f"[warning] the root '{docroot}/www' is not there"
+    with server.connect() as client:
+        for times in (1, 2):
+            (docroot / "www").rename(docroot / "away")
+            for number in range(5):
+                assert client.request(f"/{times}{number}").status == 404
+            server.wait_log(warning, times)
+            (docroot / "away").rename(docroot / "www")
+            assert client.request("/a.txt").body == b"a"
+    server.stop()
+    assert sum(warning in line for line in server.log_lines()) == 2

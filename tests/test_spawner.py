@@ -144,7 +144,7 @@ def test_lookup_load_and_check(spawner: Spawner, root: Path) -> None:
     assert spawner.memory[:100] == content[8192:8292]
     expected = ((b"a.html", version, None), (b"docs", wire.FOLDER, None), (b"docs/", wire.MISSING, None))
     assert helper.do(Check(3, 1, expected)) == wire.Changed(3, (2,))
-    assert helper.do(Lookup(4, 0, b"a.html", 0, 10, None)) == wire.Failure(4, wire.MISSING, 2)
+    assert helper.do(Lookup(4, 0, b"a.html", 0, 10, None)) == wire.Failure(4, wire.NO_ROOT, 2)
 
 
 def test_root_sent_before_a_request_is_known_to_its_helper(spawner: Spawner, root: Path) -> None:

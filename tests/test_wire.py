@@ -11,7 +11,7 @@ u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 times = st.integers(-(2**63) * 10**9, 2**63 * 10**9 - 1)
 identities = st.builds(wire.Identity, u64, u64, u64, times, times)
 paths = st.binary(max_size=300)
-verdicts = st.integers(wire.MISSING, wire.UNABLE)
+verdicts = st.integers(wire.MISSING, wire.NO_ROOT)
 codings = st.integers(wire.BR, wire.IDENTITY)
 compressions = st.integers(wire.BR, wire.GZIP)
 siblings = st.lists(st.tuples(codings, identities), max_size=3).map(tuple)
@@ -112,7 +112,7 @@ def test_record_cut_anywhere_is_refused_or_shorter(value: wire.Job | wire.Answer
         wire.Load(0, 0, b"", SOME, 0, 2**64, 0),
         wire.Lookup(0, 0, b"", 0, 0, SOME, b"", ((256, SOME),)),
         wire.Check(0, 0, ((b"a", 0, None),)),
-        wire.Check(0, 0, ((b"a", wire.UNABLE + 1, None),)),
+        wire.Check(0, 0, ((b"a", wire.NO_ROOT + 1, None),)),
         wire.Check(0, 0, ((b"a" * 65536, wire.MISSING, None),)),
         wire.Check(0, 0, ((b"a" * 300, wire.MISSING, None),) * 256),
         wire.Check(0, 0, ((b"a", wire.MISSING, None),) * 257),

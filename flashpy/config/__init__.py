@@ -4,7 +4,7 @@ Workers get the finished Settings by fork. `schema` is the only home of defaults
 """
 
 from flashpy.config.load import for_folder, load
-from flashpy.config.needs import most_helpers, needs_heavy
+from flashpy.config.needs import excess, most_helpers, needs_heavy
 from flashpy.config.render import to_toml
 from flashpy.config.roots import check_roots
 from flashpy.config.rulecheck import cache_control
@@ -42,6 +42,7 @@ __all__ = [
     "Site",
     "cache_control",
     "check_roots",
+    "excess",
     "for_folder",
     "load",
     "most_helpers",

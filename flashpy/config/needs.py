@@ -2,7 +2,9 @@
 
 from importlib.util import find_spec
 
+from flashpy.config.machine import usable_memory
 from flashpy.config.schema import Settings, Site
+from flashpy.config.units import format_size
 
 # The library that a coding or passwords need, and the modules that are it: one of them will do.
 _LIBRARIES = {
@@ -38,6 +40,15 @@ def _is_installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # the package around it
         return False
+
+
+def excess(settings: Settings) -> str | None:
+    """A warning when the caches together may outgrow the memory: what was meant for all was given to each."""
+    workers, each, there = settings.server.workers, settings.cache.memory, usable_memory()
+    if workers * each <= there:
+        return None
+    memory = f"{format_size(each)} for each of {workers} {'worker' if workers == 1 else 'workers'}"
+    return f"[cache] memory, {memory}, is more than the {there >> 20}MiB that there are"
 
 
 def most_helpers(settings: Settings) -> int:

@@ -8,7 +8,7 @@ time (year 2400) whose nanoseconds do not fit into 64 bits.
 import struct
 from collections.abc import Iterable
 
-from flashpy_helpers.wire import IDENTITY, MISSING, UNABLE, Identity, Siblings, WireError
+from flashpy_helpers.wire import IDENTITY, MISSING, NO_ROOT, Identity, Siblings, WireError
 
 FILE = "QQQqIqI"
 """An Identity: device, inode, size, mtime (seconds, nanoseconds), ctime (seconds, nanoseconds)."""
@@ -18,7 +18,7 @@ NONE = 255
 _count = struct.Struct("<B")
 _sibling = struct.Struct("<B" + FILE)
 _SECOND = 1_000_000_000
-_VERDICTS = frozenset(range(MISSING, UNABLE + 1))
+_VERDICTS = frozenset(range(MISSING, NO_ROOT + 1))
 
 
 def pack_siblings(siblings: Siblings | None) -> bytes:

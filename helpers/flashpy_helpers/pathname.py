@@ -49,6 +49,10 @@ class VerdictError(Exception):
         self.folder = folder
 
 
+class NoRootError(OSError):
+    """The root of a job is not there."""
+
+
 class Named(NamedTuple):
     """A regular file under a root: its descriptor (O_PATH), its resolved path, its version."""
 
@@ -188,8 +192,13 @@ class Tree:
 
 @contextmanager
 def open_tree(root: Root) -> Iterator[Tree]:
-    """Give the folder of a root for one job. Raises OSError."""
-    fd = beneath.open_root(root.path)
+    """Give the folder of a root for one job. Raises NoRootError and other OSError."""
+    try:
+        fd = beneath.open_root(root.path)
+    except OSError as error:
+        if verdict(error) == wire.MISSING:
+            raise NoRootError(error.errno, error.strerror) from None
+        raise
     try:
         yield Tree(root, fd)
     finally:
@@ -219,6 +228,8 @@ def do(job: Job, roots: Mapping[int, Root], memory: memoryview) -> Answer:
         if outcome.folder is not None:
             return wire.Folder(job.id, outcome.folder)
         return Failure(job.id, outcome.verdict, 0)
+    except NoRootError as error:
+        return Failure(job.id, wire.NO_ROOT, error.errno or 0)
     except OSError as error:
         return Failure(job.id, verdict(error), error.errno or 0)
     raise ValueError(f"a job for another helper: {type(job).__name__}")

@@ -11,16 +11,17 @@ from typing import NamedTuple
 
 from flashpy_helpers.query import Query
 
-VERSION = 3
+VERSION = 4
 """A worker and a helper must agree on it: the helper says it in its Hello."""
 
 INSIDE, DENY, FOLLOW = 0, 1, 2
 """Symlink policies: the target must lie under the root; no links below the root; any target."""
 
-MISSING, REFUSED, FOLDER, NO_INDEX, MOVING, BUSY, BROKEN, TOO_LARGE, UNABLE = range(1, 10)
+MISSING, REFUSED, FOLDER, NO_INDEX, MOVING, BUSY, BROKEN, TOO_LARGE, UNABLE, NO_ROOT = range(1, 11)
 """Verdicts: 404; 403; redirect to path + "/"; a folder without index file; the file changed while
 it was read; no descriptors or memory; any other error (EIO ...); compressed it gains nothing, has
-no room or takes too long; a library for this is not installed."""
+no room or takes too long; a library for this is not installed; the root itself is missing, and so
+all below it."""
 
 BR, ZSTD, GZIP, IDENTITY = range(4)
 """Content codings, in the order of preference; IDENTITY is the file itself."""
