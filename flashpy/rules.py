@@ -14,7 +14,7 @@ from typing import Final
 
 from flashpy.config import Auth, Rule, cache_control
 from flashpy.config import Site as SiteSettings
-from flashpy.http.credentials import challenge, hash_of_nobody
+from flashpy.http.credentials import challenge, dearest, hash_of_nobody
 from flashpy.http.glob import Glob
 from flashpy.http.navigation import looks_like_asset
 from flashpy.http.presets import HSTS, IMMUTABLE, SECURE_FIELDS, is_hashed
@@ -38,17 +38,18 @@ _Lines = dict[str, tuple[str, str]]
 
 
 class Realm:
-    """Who may pass, by an `auth` (RFC 9110, section 11.5): users and their hashes, and the `challenge` to others.
+    """Who may pass, by an `auth` (RFC 9110, section 11.5): users and their hashes, and the `challenge` to others."""
 
-    `nobody` is the hash for names that are not there: they take as long as the others.
-    """
-
-    __slots__ = ("challenge", "nobody", "users")
+    __slots__ = ("_cost", "_users", "challenge")
 
     def __init__(self, auth: Auth) -> None:
-        self.users = {user.encode(): hash.encode("ascii") for user, hash in auth.users.items()}
+        self._users = {user.encode(): hash.encode("ascii") for user, hash in auth.users.items()}
         self.challenge = challenge(auth.realm)
-        self.nobody = hash_of_nobody(list(self.users.values()))
+        self._cost = dearest(self._users.values())
+
+    def hash_of(self, user: bytes) -> bytes:
+        """The hash that the user's password must have; names that are not there have one that none has."""
+        return self._users.get(user) or hash_of_nobody(user, self._cost)
 
 
 class Ruling:

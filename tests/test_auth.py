@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpy.config import ConfigError, load, to_toml
-from flashpy.http.credentials import Credentials, HtpasswdError, hash_of_nobody, parse_basic, parse_htpasswd
+from flashpy.http.credentials import Credentials, HtpasswdError, dearest, hash_of_nobody, parse_basic, parse_htpasswd
 from tests.conftest import StartServer
 from tests.server import Server, wait_until
 from tests.web import head, lines_of
@@ -233,7 +233,18 @@ def test_a_file_as_htpasswd_writes_it() -> None:
 
 
 def test_nobody_costs_as_much_as_the_dearest() -> None:
-    hashes = [b"$2b$%02d$" % cost + b"a" * 53 for cost in (4, 6, 5)]
-    nobody = hash_of_nobody(hashes)
-    assert nobody.startswith(b"$2b$06$")
-    assert not bcrypt.checkpw(b"", nobody)
+    cost = dearest(b"$2b$%02d$" % cost + b"a" * 53 for cost in (4, 6, 5))
+    names = (b"eve", b"mallory", b"", "grün".encode())
+    hashes = {hash_of_nobody(user, cost) for user in names}
+    assert len(hashes) == len(names)
+    for nobody in hashes:
+        assert nobody.startswith(b"$2b$06$")
+        assert not bcrypt.checkpw(b"", nobody)
+
+
+def test_a_password_that_was_tried_for_one_name_is_not_known_for_another(server: Server) -> None:
+    """Else a reply at once would tell that the name is not there."""
+    for name in ("eve", "mallory", "ann", "eve", "mallory", "ann"):
+        assert server.get("/private/a.txt", basic(name, "guess")).status == 401
+    server.stop()
+    assert server.counters()["heavy_jobs"] == 3
