@@ -296,6 +296,24 @@ def test_without_a_digest_there_is_no_tag(start_server: StartServer, site: Path)
     wait_until(lambda: server.get("/a.js").headers.get("etag") == f'"{digest(TEXT)}"')
 
 
+def test_a_very_large_file_is_not_digested(start_server: StartServer, site: Path) -> None:
+    """Nobody waits for minutes, and no helper is at it when the server has ended."""
+    with (site / "huge.bin").open("wb") as file:
+        file.truncate(200 << 30)
+    os.utime(site / "huge.bin", (1_000_000_000, 1_000_000_000))
+    server = start_server('[heavy]\ntimeout = "1s"\n[[site]]\netag = "hash"\n', root=site)
+    with server.connect() as client:
+        for _ in range(3):
+            client.send(head("/huge.bin", method="HEAD"))
+            reply = client.read_reply(head=True)
+            assert (reply.status, reply.headers["content-length"]) == (200, str(200 << 30))
+            assert "etag" not in reply.headers
+        part = client.request("/huge.bin", {"Range": "bytes=5-9", "If-Range": reply.headers["last-modified"]})
+        assert (part.status, part.body) == (206, bytes(5))
+    server.stop()
+    assert server.counters()["heavy_jobs"] == 0
+
+
 def test_no_tags(start_server: StartServer, site: Path) -> None:
     server = start_server('[[site]]\netag = "off"\ncompress = ["br"]\nlisting = "html"\n', root=site)
     (site / "folder").mkdir()
