@@ -166,8 +166,8 @@ class Content:
             if reply is None:
                 reply = Reply(304, head(304, _validators(chosen), extra))
                 reply.entry = entry
-                _make_lasting(reply)
-                entry.prepared[key] = reply
+                if _make_lasting(reply):
+                    entry.prepared[key] = reply
             return reply
         raise AssertionError(f"{status} is a refusal")
 
@@ -178,8 +178,8 @@ class Content:
         if reply is None:
             reply = error(404, (), extra, with_body=method != b"HEAD")
             reply.entry = entry
-            _make_lasting(reply)
-            entry.prepared[key] = reply
+            if _make_lasting(reply):
+                entry.prepared[key] = reply
         return reply
 
     def error_page(self, status: int, entry: Entry, site: Site, extra: bytes, method: bytes) -> Reply:
@@ -222,8 +222,8 @@ class Content:
 
 
 def _make_lasting(reply: Reply) -> bool:
-    """Whether the reply may be remembered: all of it is at hand, and it depends on its head and entry alone."""
-    reply.lasting = reply.stream is None
+    """Whether the reply may be remembered: all of it is at hand, and depends on its head and a living entry alone."""
+    reply.lasting = reply.stream is None and not reply.entry.dead
     if reply.lasting:
         reply.said = said(reply.status, reply.length)
         reply.size = len(reply.head) + len(reply.body)
