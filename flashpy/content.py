@@ -211,10 +211,14 @@ class Content:
         return chunk
 
     def chunk_at(self, entry: Entry, position: int) -> Chunk | Load:
-        """The chunk that holds the file's byte `position`, or the job that brings it."""
+        """The chunk that holds the file's byte `position`, or the job that brings it.
+
+        What was made and is no longer there no job brings: the one that is named comes to nothing.
+        """
         number = position // self._size
         identity = entry.outcome
-        found = self._chunks.get((identity, number))
+        key = made_key(entry.source.outcome, entry.coding) if entry.made else (identity, number)
+        found = self._chunks.get(key)
         if found is not None:
             return found
         start = number * self._size
