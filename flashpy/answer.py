@@ -194,7 +194,10 @@ class Answerer:
         decision = None
         if special is not None and special.conditions is not None:
             mtime, size, now = cast(Facts, chosen.entry.facts).mtime, chosen.entry.outcome.size, int(asked.wall)
-            decision = decide(method, special.conditions, etag=chosen.tag, mtime=mtime, size=size, now=now)
+            varies = bool(chosen.vary)
+            decision = decide(
+                method, special.conditions, etag=chosen.tag, mtime=mtime, size=size, now=now, varies=varies
+            )
             if decision.status == 412:
                 raise Refusal(412, close=False, headers=chosen.vary)
             if decision.status == 416:

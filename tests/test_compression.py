@@ -296,6 +296,24 @@ def test_without_a_digest_there_is_no_tag(start_server: StartServer, site: Path)
     wait_until(lambda: server.get("/a.js").headers.get("etag") == f'"{digest(TEXT)}"')
 
 
+def test_a_date_that_two_codings_share_joins_no_parts_of_both(start_server: StartServer, site: Path) -> None:
+    os.utime(site / "a.js", (1_000_000_000, 1_000_000_000))
+    os.utime(site / "large.bin", (1_000_000_000, 1_000_000_000))
+    config = '[heavy]\nmin = 1\nmax = 1\ntimeout = "0.5s"\n[[site]]\netag = "off"\ncompress = ["gzip"]\n'
+    server = start_server(config, root=site)
+    wait_until(lambda: server.named("flashpy-press"))
+    (helper,) = server.named("flashpy-press")
+    os.kill(helper, signal.SIGSTOP)
+    first = server.get("/a.js", accepting("gzip"))
+    assert (first.body, "etag" in first.headers) == (TEXT, False)
+    os.kill(helper, signal.SIGKILL)
+    wait_until(lambda: server.get("/a.js", accepting("gzip")).headers.get("content-encoding"))
+    resumed = {"Range": "bytes=100-", "If-Range": first.headers["last-modified"]}
+    for _ in range(3):
+        assert server.get("/a.js", accepting("gzip") | resumed).status == 200
+        assert server.get("/large.bin", accepting("gzip") | resumed).status == 206, "it has no other coding"
+
+
 def test_a_very_large_file_is_not_digested(start_server: StartServer, site: Path) -> None:
     """Nobody waits for minutes, and no helper is at it when the server has ended."""
     with (site / "huge.bin").open("wb") as file:
