@@ -53,7 +53,10 @@ class Answerer:
         try:
             return self._by_rules(asked, in_hand)
         except Refusal as problem:
-            return self._refused(asked, problem, in_hand)
+            reply = self._refused(asked, problem, in_hand)
+            if reply is None:
+                raise  # from here, where its name goes: a frame that keeps what it raises is a cycle
+            return reply
 
     def _by_rules(self, asked: Asked, in_hand: InHand) -> Reply | Wanted:
         """As the rules want it: refused, asked for a password, sent elsewhere, or by another path."""
@@ -143,15 +146,15 @@ class Answerer:
             return Wanted(self._lookup(asked.request, asked.site, key, self._pathnames.get(key)))
         return entry if isinstance(entry.outcome, Identity) else None
 
-    def _refused(self, asked: Asked, problem: Refusal, in_hand: InHand) -> Reply | Wanted:
-        """The site's own page for the error; else the Refusal is raised, with the fields of the path."""
+    def _refused(self, asked: Asked, problem: Refusal, in_hand: InHand) -> Reply | Wanted | None:
+        """The site's own page for the error; None when there is none. The Refusal gets the fields of the path."""
         path = asked.site.error_pages.get(problem.status)
         page = self._page(asked, path, in_hand) if path is not None else None
         if isinstance(page, Wanted):
             return page
         problem.extra = asked.extra(error=True)
         if page is None:
-            raise problem
+            return None
         method = asked.request.line.method
         return self._content.error_page(problem.status, page, asked.site, problem.extra, method)
 
