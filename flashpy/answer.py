@@ -77,7 +77,7 @@ class Answerer:
         if ruling.rewrite is not None:
             path = ruling.rewrite
         key = site.locate(path)
-        entry = self._known(key, in_hand.entry, asked.now)
+        entry = self._known(asked, key, in_hand.entry)
         if entry is None and in_hand.entry is not None:  # it waited for the page of an error: there was nothing here
             return self._nothing(asked, None, in_hand)
         if (entry is None or entry.outcome == MISSING) and site.mounts and site.is_mount_without_slash(path):
@@ -102,12 +102,14 @@ class Answerer:
         user = self._guard.admit(ruling.realm, asked, in_hand)
         return user if isinstance(user, Wanted) else _personal(self._file(asked, entry, in_hand), user)
 
-    def _known(self, key: tuple[int, bytes], in_hand: Entry | None, now: float) -> Entry | None:
+    def _known(self, asked: Asked, key: tuple[int, bytes], in_hand: Entry | None) -> Entry | None:
         """What is in hand for this path, or in the cache and not too old."""
         if in_hand is not None and in_hand.key == key:
             return in_hand
         entry = self._pathnames.get(key)
-        return entry if entry is not None and self._pathnames.usable(entry, now) else None
+        if entry is None or not self._pathnames.usable(entry, asked.now) or _misses_siblings(entry, asked.site):
+            return None
+        return entry
 
     def _no_file(self, asked: Asked, entry: Entry, in_hand: InHand) -> Reply | Wanted:
         if entry.outcome == FOLDER:
@@ -141,7 +143,7 @@ class Answerer:
     def _page(self, asked: Asked, path: bytes, in_hand: InHand) -> Entry | Wanted | None:
         """The file at another path of the site; None when there is none."""
         key = asked.site.locate(path)
-        entry = self._known(key, in_hand.entry, asked.now)
+        entry = self._known(asked, key, in_hand.entry)
         if entry is None:
             return Wanted(self._lookup(asked.request, asked.site, key, self._pathnames.get(key)))
         return entry if isinstance(entry.outcome, Identity) else None
@@ -163,6 +165,8 @@ class Answerer:
         order = request.codings if site.may_have_siblings(key[1]) else None
         lookup = Lookup(0, key[0], key[1], 0, self._room, None, order)
         if entry is None or not isinstance(entry.outcome, Identity) or entry.chunk is None:
+            return lookup
+        if _misses_siblings(entry, site):
             return lookup
         return lookup._replace(known=entry.outcome, known_siblings=entry.siblings or ())
 
@@ -206,6 +210,12 @@ class Answerer:
             if decision.status == 416:
                 raise Refusal(416, close=False, headers=((b"Content-Range", b"bytes */%d" % size), *chosen.vary))
         return self._content.reply(chosen, asked.site, asked.extra(), method, decision)
+
+
+def _misses_siblings(entry: Entry, site: Site) -> bool:
+    """Whether another site of this root, by whose media types the file has no siblings, found it first."""
+    is_file = entry.siblings is None and isinstance(entry.outcome, Identity)
+    return is_file and site.may_have_siblings(entry.key[1])
 
 
 def _passing(reply: Reply | Wanted) -> Reply | Wanted:
