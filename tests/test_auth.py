@@ -122,6 +122,18 @@ def test_an_index_is_guarded_by_its_own_name_too(start_server: StartServer, site
             assert server.get(path, page | ANN).body == b"index.html"
 
 
+def test_no_shared_cache_may_keep_what_needed_a_password(start_server: StartServer, site: Path, users: Path) -> None:
+    for name in ("app.3f2a91bc.js", "private/app.3f2a91bc.js"):
+        (site / name).write_bytes(b"x")
+    more = '[[site.rule]]\nmatch = "/private/*.txt"\ncache = "immutable"\n'
+    server = start_server('[[site]]\npreset = ["hashed-assets"]\n' + rule(users) + more, root=site)
+    kept = ", max-age=31536000, immutable"
+    for _ in range(3):
+        assert server.get("/app.3f2a91bc.js").headers["cache-control"] == "public" + kept
+        for path in ("/private/app.3f2a91bc.js", "/private/a.txt"):
+            assert server.get(path, ANN).headers["cache-control"] == "private" + kept
+
+
 def test_passwords_are_read_anew_at_a_reload(server: Server, users: Path) -> None:
     assert server.get("/private/a.txt", ANN).status == 200
     users.write_text(f"ann:{hashed('changed')}\n")
