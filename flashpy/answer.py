@@ -58,7 +58,10 @@ class Answerer:
         try:
             return self._by_rules(asked, in_hand)
         except Refusal as problem:
-            return self._refused(asked, problem, in_hand)
+            reply = self._refused(asked, problem, in_hand)
+            if reply is None:
+                raise  # from here, where its name goes: a frame that keeps what it raises is a cycle
+            return reply
 
     def _by_rules(self, asked: Asked, in_hand: InHand) -> Reply | Wanted:
         """As the rules want it: refused, asked for a password, sent elsewhere, or by another path."""
@@ -131,9 +134,7 @@ class Answerer:
             if page is not None:
                 return _passing(self._other_name(asked, page.path, page, in_hand))
         if entry is None or 404 in site.error_pages:
-            problem = Refusal(404, close=False)
-            problem.extra = asked.more
-            raise problem
+            raise Refusal(404, close=False, extra=asked.more)
         return self._content.missing(entry, asked.extra(error=True), request.line.method)
 
     def _page(self, asked: Asked, path: bytes, in_hand: InHand) -> Entry | Wanted | None:
@@ -144,8 +145,8 @@ class Answerer:
             return Wanted(self._lookup(asked.request, asked.site, key, self._pathnames.get(key)))
         return entry if isinstance(entry.outcome, Identity) else None
 
-    def _refused(self, asked: Asked, problem: Refusal, in_hand: InHand) -> Reply | Wanted:
-        """The site's own page for the error; else the Refusal is raised, with the fields of the path."""
+    def _refused(self, asked: Asked, problem: Refusal, in_hand: InHand) -> Reply | Wanted | None:
+        """The site's own page for the error; None when there is none. The Refusal gets the fields of the path."""
         path = asked.site.error_pages.get(problem.status)
         page = self._page(asked, path, in_hand) if path is not None else None
         if isinstance(page, Wanted):
@@ -154,7 +155,7 @@ class Answerer:
         if page is None:
             if path is not None and not problem.reason:
                 problem.reason = f"no page for it at /{path.decode('utf-8', 'replace')}"
-            raise problem
+            return None
         method = asked.request.line.method
         return self._content.error_page(problem.status, page, asked.site, problem.extra, method)
 
@@ -197,7 +198,10 @@ class Answerer:
         decision = None
         if special is not None and special.conditions is not None:
             mtime, size, now = cast(Facts, chosen.entry.facts).mtime, chosen.entry.outcome.size, int(asked.wall)
-            decision = decide(method, special.conditions, etag=chosen.tag, mtime=mtime, size=size, now=now)
+            varies = bool(chosen.vary)
+            decision = decide(
+                method, special.conditions, etag=chosen.tag, mtime=mtime, size=size, now=now, varies=varies
+            )
             if decision.status == 412:
                 raise Refusal(412, close=False, headers=chosen.vary)
             if decision.status == 416:

@@ -166,8 +166,8 @@ class Content:
         if reply is None:
             reply = Reply(304, head(304, _validators(chosen), extra))
             reply.entry = entry
-            _make_lasting(reply)
-            entry.prepared[key] = reply
+            if _make_lasting(reply):
+                entry.prepared[key] = reply
         return reply
 
     def missing(self, entry: Entry, extra: bytes, method: bytes) -> Reply:
@@ -177,8 +177,8 @@ class Content:
         if reply is None:
             reply = error(404, (), extra, with_body=method != b"HEAD")
             reply.entry = entry
-            _make_lasting(reply)
-            entry.prepared[key] = reply
+            if _make_lasting(reply):
+                entry.prepared[key] = reply
         return reply
 
     def error_page(self, status: int, entry: Entry, site: Site, extra: bytes, method: bytes) -> Reply:
@@ -210,10 +210,14 @@ class Content:
         return chunk
 
     def chunk_at(self, entry: Entry, position: int) -> Chunk | Load:
-        """The chunk that holds the file's byte `position`, or the job that brings it."""
+        """The chunk that holds the file's byte `position`, or the job that brings it.
+
+        What was made and is no longer there no job brings: the one that is named comes to nothing.
+        """
         number = position // self._size
         identity = entry.outcome
-        found = self._chunks.get((identity, number))
+        key = made_key(entry.source.outcome, entry.coding) if entry.made else (identity, number)
+        found = self._chunks.get(key)
         if found is not None:
             return found
         start = number * self._size
@@ -221,8 +225,8 @@ class Content:
 
 
 def _make_lasting(reply: Reply) -> bool:
-    """Whether the reply may be remembered: all of it is at hand, and it depends on its head and entry alone."""
-    reply.lasting = reply.stream is None
+    """Whether the reply may be remembered: all of it is at hand, and depends on its head and a living entry alone."""
+    reply.lasting = reply.stream is None and not reply.entry.dead
     if reply.lasting:
         reply.said = said(reply.status, reply.length)
         reply.size = len(reply.head) + len(reply.body)

@@ -3,7 +3,7 @@
 Each costs a processor milliseconds and holds for ever: of a version of a file, or of a hash. So it is asked once and
 remembered, whatever becomes of the entry of a path. Bounded: what is asked again stays.
 
-Passwords are never kept. What is remembered is a digest of one and of the hash that it was held against, under a key
+No password is kept here. What is remembered is a digest of one and of the hash that it was held against, under a key
 that this process alone has and that dies with it.
 """
 

@@ -23,7 +23,7 @@ class Guard:
         credentials = parse_basic(asked.request.wishes.get(b"authorization"))
         if credentials is None:
             raise _refusal(realm, "")
-        job = Password(0, asked.site.root, realm.users.get(credentials.user, realm.nobody), credentials.password)
+        job = Password(0, asked.site.root, realm.hash_of(credentials.user), credentials.password)
         is_right = self._findings.get(job)
         if is_right is None:
             trouble = in_hand.trouble(job)

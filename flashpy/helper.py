@@ -53,6 +53,10 @@ class SpawnerClient:
         self._sock = sock
         self._not_before = 0.0
 
+    def is_away(self, now: float) -> bool:
+        """Whether no helper can be had of it at `now`, since the last request came to nothing."""
+        return now < self._not_before
+
     def request(self, now: float) -> socket.socket | None:
         """The worker's end of a channel to a new helper; None when there can be none at `now` (monotonic seconds)."""
         if now < self._not_before:

@@ -105,8 +105,9 @@ class HelperPool:
 
     @property
     def busy(self) -> bool:
-        """Whether a job would have to wait for the end of another: who can do without it need not ask."""
-        return len(self._lines) + sum(helper.occupied for helper in self._helpers) >= self._most
+        """Whether a job would have to wait, for another's end or for a spawner: who can do without need not ask."""
+        is_away = not self._working() and self._spawner.is_away(self._loop.now)
+        return is_away or len(self._lines) + sum(helper.occupied for helper in self._helpers) >= self._most
 
     def want(self, job: Shared, resume: Callable[[Any], None], *, must: bool = False) -> Waiter:
         """Have the job done, or join one that is under way; `resume` is called with the answer in hand.

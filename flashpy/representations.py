@@ -20,7 +20,7 @@ from flashpy.findings import Findings
 from flashpy.http.negotiation import CODINGS
 from flashpy.http.status import Fields, Refusal
 from flashpy.sites import Site
-from flashpy_helpers.wire import IDENTITY, VERIFY_MOST, Compress, Digest, HeavyJob, Verify
+from flashpy_helpers.wire import DIGEST_MOST, IDENTITY, VERIFY_MOST, Compress, Digest, HeavyJob, Verify
 
 
 class Representations:
@@ -99,6 +99,8 @@ class Representations:
         # Other versions of a library make other bytes of the same: so the size of what was made is part of its tag.
         file = entry.source if entry.made else entry
         suffix = b"-%x~%b" % (entry.outcome.size, CODINGS[entry.coding]) if entry.made else b""
+        if file.outcome.size > DIGEST_MOST:
+            return chosen
         job = Digest(0, file.key[0], file.path, file.outcome)
         digest = self._findings.get(job)
         if digest is not None:

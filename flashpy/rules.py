@@ -14,7 +14,7 @@ from typing import Final
 
 from flashpy.config import Auth, Rule, cache_control
 from flashpy.config import Site as SiteSettings
-from flashpy.http.credentials import challenge, hash_of_nobody
+from flashpy.http.credentials import challenge, dearest, hash_of_nobody
 from flashpy.http.glob import Glob
 from flashpy.http.navigation import looks_like_asset
 from flashpy.http.presets import HSTS, IMMUTABLE, SECURE_FIELDS, is_hashed
@@ -22,6 +22,9 @@ from flashpy.http.template import Location, RedirectTemplate, RewriteTemplate
 
 _REMEMBERED: Final = 4096
 _CACHE: Final = "cache-control"
+# "public" lets a shared cache keep what somebody said a password for, and show it to others (RFC 9111, section 3.5).
+_PUBLIC: Final = ("Cache-Control", IMMUTABLE)
+_PRIVATE: Final = ("Cache-Control", IMMUTABLE.replace("public", "private"))
 _ALLOWED: Final = "Access-Control-Allow-Origin"
 _EXPOSED: Final = ("Access-Control-Expose-Headers", "Content-Range, ETag")
 
@@ -38,17 +41,18 @@ _Lines = dict[str, tuple[str, str]]
 
 
 class Realm:
-    """Who may pass, by an `auth` (RFC 9110, section 11.5): users and their hashes, and the `challenge` to others.
+    """Who may pass, by an `auth` (RFC 9110, section 11.5): users and their hashes, and the `challenge` to others."""
 
-    `nobody` is the hash for names that are not there: they take as long as the others.
-    """
-
-    __slots__ = ("challenge", "nobody", "users")
+    __slots__ = ("_cost", "_users", "challenge")
 
     def __init__(self, auth: Auth) -> None:
-        self.users = {user.encode(): hash.encode("ascii") for user, hash in auth.users.items()}
+        self._users = {user.encode(): hash.encode("ascii") for user, hash in auth.users.items()}
         self.challenge = challenge(auth.realm)
-        self.nobody = hash_of_nobody(list(self.users.values()))
+        self._cost = dearest(self._users.values())
+
+    def hash_of(self, user: bytes) -> bytes:
+        """The hash that the user's password must have; names that are not there have one that none has."""
+        return self._users.get(user) or hash_of_nobody(user, self._cost)
 
 
 class Ruling:
@@ -148,14 +152,16 @@ class Rules:
             if rule.origins:
                 lines.pop(_ALLOWED.lower(), None)  # of a rule before
             lines |= rule.lines
+        realm = next((rule.realm for rule, _ in reversed(found) if rule.rule.auth is not None), None)
+        if realm is not None and lines.get(_CACHE) == _PUBLIC:
+            lines[_CACHE] = _PRIVATE
         ruling = Ruling({name: line for name, line in lines.items() if line[1]})
+        ruling.realm = realm
         if self._secured and HSTS[0].lower() not in lines:
             ruling.secure = _joined([HSTS])
         for rule, _ in found:
             if rule.origins:
                 ruling.origins = None if b"*" in rule.origins else rule.origins
-            if rule.rule.auth is not None:
-                ruling.realm = rule.realm
         for rule, caught in found:
             if self._direct(ruling, rule, text, caught):
                 break
@@ -165,7 +171,7 @@ class Rules:
         if not self._hashed:
             return {}
         if is_hashed(text):
-            return {_CACHE: ("Cache-Control", IMMUTABLE)}
+            return {_CACHE: _PUBLIC}
         return {} if looks_like_asset(path, self._types) else {_CACHE: ("Cache-Control", "no-cache")}
 
     def _direct(self, ruling: Ruling, rule: _Compiled, path: str, caught: tuple[str, ...]) -> bool:

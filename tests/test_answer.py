@@ -41,6 +41,7 @@ class Desk:
     def know(self, path: bytes, outcome: wire.Identity | int = VERSION, *, root: int = 0, at: float = NOW) -> Entry:
         facts = Facts(outcome, WALL) if isinstance(outcome, wire.Identity) else None
         entry = Entry((root, path), path, outcome, facts)
+        entry.siblings = None if facts is None else ()
         self.pathnames.put(entry, at, is_file=facts is not None)
         return entry
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpy.config import ConfigError, load, to_toml
-from flashpy.http.credentials import Credentials, HtpasswdError, hash_of_nobody, parse_basic, parse_htpasswd
+from flashpy.http.credentials import Credentials, HtpasswdError, dearest, hash_of_nobody, parse_basic, parse_htpasswd
 from tests.conftest import StartServer
 from tests.server import Server, wait_until
 from tests.web import head, lines_of
@@ -122,6 +122,18 @@ def test_an_index_is_guarded_by_its_own_name_too(start_server: StartServer, site
             assert server.get(path, page | ANN).body == b"index.html"
 
 
+def test_no_shared_cache_may_keep_what_needed_a_password(start_server: StartServer, site: Path, users: Path) -> None:
+    for name in ("app.3f2a91bc.js", "private/app.3f2a91bc.js"):
+        (site / name).write_bytes(b"x")
+    more = '[[site.rule]]\nmatch = "/private/*.txt"\ncache = "immutable"\n'
+    server = start_server('[[site]]\npreset = ["hashed-assets"]\n' + rule(users) + more, root=site)
+    kept = ", max-age=31536000, immutable"
+    for _ in range(3):
+        assert server.get("/app.3f2a91bc.js").headers["cache-control"] == "public" + kept
+        for path in ("/private/app.3f2a91bc.js", "/private/a.txt"):
+            assert server.get(path, ANN).headers["cache-control"] == "private" + kept
+
+
 def test_passwords_are_read_anew_at_a_reload(server: Server, users: Path) -> None:
     assert server.get("/private/a.txt", ANN).status == 200
     users.write_text(f"ann:{hashed('changed')}\n")
@@ -181,8 +193,9 @@ def test_there_is_no_clear_word_in_what_is_shown(site: Path, users: Path, tmp_pa
         ("\n:x\n", 'htpasswd:2: expected "user:hash"'),
         ("ann:secret\n", "htpasswd:1: the hash of 'ann' is not bcrypt; make it with: htpasswd -B"),
         ("ann:$apr1$abc$def\n", "htpasswd:1: the hash of 'ann' is not bcrypt"),
-        (f"ann:$2y$31${'a' * 53}\n", "htpasswd:1: the hash of 'ann' has a cost of 31; expected 4 to 16"),
-        (f"ann:$2y$04${'a' * 53}\n" * 2, "htpasswd:2: the user 'ann' is given twice"),
+        (f"ann:$2y$04${'a' * 53}\n", "htpasswd:1: the hash of 'ann' is not bcrypt"),
+        (f"ann:$2y$31${'e' * 53}\n", "htpasswd:1: the hash of 'ann' has a cost of 31; expected 4 to 16"),
+        (f"ann:$2y$04${'e' * 53}\n" * 2, "htpasswd:2: the user 'ann' is given twice"),
         ("# nobody\n", "flashpy.toml:6: site[0].rule[0].auth.htpasswd: "),
         (None, "flashpy.toml:6: site[0].rule[0].auth.htpasswd: "),
     ],
@@ -233,7 +246,18 @@ def test_a_file_as_htpasswd_writes_it() -> None:
 
 
 def test_nobody_costs_as_much_as_the_dearest() -> None:
-    hashes = [b"$2b$%02d$" % cost + b"a" * 53 for cost in (4, 6, 5)]
-    nobody = hash_of_nobody(hashes)
-    assert nobody.startswith(b"$2b$06$")
-    assert not bcrypt.checkpw(b"", nobody)
+    cost = dearest(b"$2b$%02d$" % cost + b"a" * 53 for cost in (4, 6, 5))
+    names = (b"eve", b"mallory", b"", "grün".encode())
+    hashes = {hash_of_nobody(user, cost) for user in names}
+    assert len(hashes) == len(names)
+    for nobody in hashes:
+        assert nobody.startswith(b"$2b$06$")
+        assert not bcrypt.checkpw(b"", nobody)
+
+
+def test_a_password_that_was_tried_for_one_name_is_not_known_for_another(server: Server) -> None:
+    """Else a reply at once would tell that the name is not there."""
+    for name in ("eve", "mallory", "ann", "eve", "mallory", "ann"):
+        assert server.get("/private/a.txt", basic(name, "guess")).status == 401
+    server.stop()
+    assert server.counters()["heavy_jobs"] == 3

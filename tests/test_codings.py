@@ -147,6 +147,16 @@ def test_frames_and_members_are_joined(coding: Coding) -> None:
     assert verify(coding, body, len(TEXT) + 4)
 
 
+@pytest.mark.parametrize("coding", ["zstd", "gzip"])
+def test_a_body_of_very_many_empty_frames_is_refused(coding: Coding) -> None:
+    """What is decoded takes a processor, and nobody could stop it."""
+    body = compress(coding, b"", "fast") * 70_000
+    with pytest.raises(CorruptError, match="more than 65536"):
+        decompress_length(coding, body, 1000)
+    few = body[: len(body) // 70_000 * 1000] + compress(coding, TEXT, "fast")
+    assert verify(coding, few, len(TEXT))
+
+
 def test_a_zstd_window_that_browsers_refuse_counts_as_corrupt() -> None:
     parameter = zstd.CompressionParameter
     for window_log, is_fine in ((23, True), (25, False)):

@@ -296,6 +296,42 @@ def test_without_a_digest_there_is_no_tag(start_server: StartServer, site: Path)
     wait_until(lambda: server.get("/a.js").headers.get("etag") == f'"{digest(TEXT)}"')
 
 
+def test_a_date_that_two_codings_share_joins_no_parts_of_both(start_server: StartServer, site: Path) -> None:
+    os.utime(site / "a.js", (1_000_000_000, 1_000_000_000))
+    os.utime(site / "large.bin", (1_000_000_000, 1_000_000_000))
+    config = '[heavy]\nmin = 1\nmax = 1\ntimeout = "0.5s"\n[[site]]\netag = "off"\ncompress = ["gzip"]\n'
+    server = start_server(config, root=site)
+    wait_until(lambda: server.named("flashpy-press"))
+    (helper,) = server.named("flashpy-press")
+    os.kill(helper, signal.SIGSTOP)
+    first = server.get("/a.js", accepting("gzip"))
+    assert (first.body, "etag" in first.headers) == (TEXT, False)
+    os.kill(helper, signal.SIGKILL)
+    wait_until(lambda: server.get("/a.js", accepting("gzip")).headers.get("content-encoding"))
+    resumed = {"Range": "bytes=100-", "If-Range": first.headers["last-modified"]}
+    for _ in range(3):
+        assert server.get("/a.js", accepting("gzip") | resumed).status == 200
+        assert server.get("/large.bin", accepting("gzip") | resumed).status == 206, "it has no other coding"
+
+
+def test_a_very_large_file_is_not_digested(start_server: StartServer, site: Path) -> None:
+    """Nobody waits for minutes, and no helper is at it when the server has ended."""
+    with (site / "huge.bin").open("wb") as file:
+        file.truncate(200 << 30)
+    os.utime(site / "huge.bin", (1_000_000_000, 1_000_000_000))
+    server = start_server('[heavy]\ntimeout = "1s"\n[[site]]\netag = "hash"\n', root=site)
+    with server.connect() as client:
+        for _ in range(3):
+            client.send(head("/huge.bin", method="HEAD"))
+            reply = client.read_reply(head=True)
+            assert (reply.status, reply.headers["content-length"]) == (200, str(200 << 30))
+            assert "etag" not in reply.headers
+        part = client.request("/huge.bin", {"Range": "bytes=5-9", "If-Range": reply.headers["last-modified"]})
+        assert (part.status, part.body) == (206, bytes(5))
+    server.stop()
+    assert server.counters()["heavy_jobs"] == 0
+
+
 def test_no_tags(start_server: StartServer, site: Path) -> None:
     server = start_server('[[site]]\netag = "off"\ncompress = ["br"]\nlisting = "html"\n', root=site)
     (site / "folder").mkdir()

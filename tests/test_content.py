@@ -1,14 +1,19 @@
 """Replies from entries: what is prepared once, and what dies with the bytes it shows."""
 
+import gc
+
 import pytest
 
 from flashpy.cache.chunks import Chunk, Chunks
-from flashpy.cache.pathnames import Entry
+from flashpy.cache.pathnames import Entry, Pathnames
 from flashpy.config import Settings, Site
-from flashpy.content import Chosen, Content, Facts
+from flashpy.content import Chosen, Content, Facts, made_key
+from flashpy.findings import Findings
+from flashpy.http.conditional import Decision
 from flashpy.http.response import Reply
+from flashpy.representations import Representations
 from flashpy.sites import Sites
-from flashpy_helpers.wire import Identity, Load
+from flashpy_helpers.wire import BR, Identity, Load
 
 TOP = 65536
 WALL = 1_800_000_000.0
@@ -105,3 +110,39 @@ def test_the_chunk_or_the_job_that_brings_it(content: Content, chunks: Chunks) -
     assert content.chunk_at(one, 2 * TOP + 9) == Load(0, 0, b"docs/index.html", version, 2 * TOP, 10, 0)
     chunk = read_in(chunks, one, 1, TOP)
     assert content.chunk_at(one, 2 * TOP - 1) is chunk
+
+
+def test_what_died_while_a_request_waits_answers_it_and_is_held_by_nobody(content: Content, chunks: Chunks) -> None:
+    """A worker collects no cycles, so an entry must not come to be named by what it holds once it has died."""
+    names = Pathnames(8, chunks, 1.0, 10.0)
+    representations = Representations(chunks, Findings(), lambda: False)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(one, Entry) for one in gc.get_objects())
+        for _ in range(3):
+            one = entry()
+            names.put(one, 0.0, is_file=True)
+            names.drop(one.key)
+            chunk = chunks.get(made_key(one.outcome, BR)) or of_made(chunks, one)
+            variant = representations._make(one, BR)
+            assert isinstance(variant, Entry)
+            for of, facts in ((variant, variant.facts), (one, one.facts)):
+                for method, decision in ((b"GET", None), (b"HEAD", None), (b"GET", Decision(304))):
+                    reply = content.reply(Chosen(of, facts.etag, ()), SITES[0], b"", method, decision)
+                    assert not reply.lasting
+            assert bytes(content.reply(Chosen(variant, b"", ()), SITES[0], b"", b"GET", None).body) == b"y" * 50
+            assert chunk.on_evict == []
+        del one, variant, of, facts, reply
+        assert sum(isinstance(one, Entry) for one in gc.get_objects()) == before
+    finally:
+        gc.enable()
+
+
+def of_made(chunks: Chunks, one: Entry) -> Chunk:
+    offset = chunks.reserve(TOP)
+    assert offset is not None
+    chunks.memory[offset : offset + 50] = b"y" * 50
+    chunk = chunks.commit(made_key(one.outcome, BR), offset, 50)
+    chunks.unpin(chunk)
+    return chunk

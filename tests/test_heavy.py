@@ -269,6 +269,11 @@ def test_a_digest_is_of_the_bytes_alone(room: Room, size: int) -> None:
         assert room.do(job) == wire.Digested(7, expected)
 
 
+def test_a_very_large_file_is_not_digested(room: Room) -> None:
+    identity = room.write("f", b"x")._replace(size=wire.DIGEST_MOST + 1)
+    assert room.do(Digest(7, 0, b"f", identity)) == wire.Failure(7, wire.TOO_LARGE, 0)
+
+
 # Password
 
 

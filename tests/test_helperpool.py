@@ -269,6 +269,24 @@ def test_the_spawner_dies_and_another_takes_its_place(make: MakeBench, roots: li
     assert content(got[0]) == b"1 of first"
 
 
+def test_a_pool_without_helpers_and_spawner_is_busy(make: MakeBench, roots: list[Path]) -> None:
+    """Whoever can do without its work need not wait for another spawner."""
+    bench = make()
+    assert not bench.pool.busy
+    bench.spawner.kill()
+    for helper in bench.pool._helpers:
+        helper.sock.shutdown(2)
+    got = ask(bench, "1.txt")
+    bench.until(lambda: bench.pool.busy)
+    bench.spawner.close()
+    bench.spawner = Spawner(roots[0])
+    bench._pool_end = bench.spawner.requests.dup()
+    bench.pool.rebind(bench._pool_end)
+    bench.until(lambda: got)
+    assert not bench.pool.busy
+    assert content(got[0]) == b"1 of first"
+
+
 def test_what_changes_while_a_helper_has_it_serves_those_who_wait_and_is_not_kept(make: MakeBench) -> None:
     bench = make()
     signal_all(bench, signal.SIGSTOP)

@@ -12,14 +12,14 @@ import pytest
 from flashpy.cache.chunks import Chunks
 from flashpy.cache.memo import Memo
 from flashpy.cache.pathnames import Entry
-from flashpy.content import Content
+from flashpy.content import Content, made_key
 from flashpy.http import framing
 from flashpy.http.request import RequestParser
 from flashpy.http.response import CLOSE, KEEP, Reply
 from flashpy.outgoing import BLOCKED, DONE, FULL, Outgoing
 from flashpy.states import SENDING
 from flashpy.tasks import Waiter
-from flashpy_helpers.wire import Identity
+from flashpy_helpers.wire import BR, Identity
 from tests.conftest import StartServer
 from tests.workbench import Bench
 
@@ -236,3 +236,36 @@ def test_r09_the_clock_goes_on(start_server: StartServer, docroot: Path) -> None
 
 def _age(reply: Any) -> float:
     return time.time() - parsedate_to_datetime(reply.headers["date"]).timestamp()
+
+
+def test_r10_what_was_made_is_found_again_when_a_slow_client_goes_on() -> None:
+    """Memory ran short while its client took nothing, so its chunk was given back: it lies in no file."""
+    chunks = Chunks(memoryview(bytearray(8 * TOP)), TOP)
+    version = Identity(1, 2, 90_000, 3, 4)
+    entry = Entry((0, b"a.js"), b"a.js", version)
+    offset = chunks.reserve(TOP)
+    assert offset is not None
+    chunks.memory[offset : offset + 60_000] = b"abc" * 20_000
+    chunk = chunks.commit(made_key(version, BR), offset, 60_000)
+    variant = entry.add_variant(BR, b"a.js", version._replace(size=60_000), None)
+    variant.attach(chunk)
+    chunks.unpin(chunk)
+    pool, pipe = SlowPool(), Pipe()
+    outgoing = Outgoing(chunks, Content(chunks, "seed"), pool, variant)  # type: ignore[arg-type]
+    assert chunk.view is not None
+    outgoing.add(b"head", chunk.view)
+    outgoing.hold(chunk, 60_000)
+    pipe.room = 1004
+    assert outgoing.pump(pipe.send, lambda: None) == FULL
+    blocks = [chunks.reserve(TOP) for _ in range(6)]
+    assert outgoing.pump(pipe.send, lambda: None) == FULL
+    assert chunk.pins == 0, "memory is short"
+    for block in blocks:
+        assert block is not None
+        chunks.abandon(block)
+    pipe.room = 1 << 20
+    assert outgoing.pump(pipe.send, lambda: None) == DONE
+    assert pipe.got == b"head" + b"abc" * 20_000
+    assert pool.waiters == []
+    outgoing.close()
+    assert chunks.pinned == 0

@@ -182,3 +182,22 @@ def test_an_outdated_sibling_is_told_once(start_server: StartServer, docroot: Pa
                 assert client.request(f"/{number}.css", ALL).body == b"a{}"
     server.stop()
     assert len([line for line in server.log_lines() if "is older than its original" in line]) == 1
+
+
+def test_sites_of_one_root_may_differ_in_what_has_siblings(start_server: StartServer, docroot: Path) -> None:
+    """By the media types of one a file has none; that it was asked first is nothing to the other."""
+    (docroot / "a.js").write_bytes(b"text " * 500)
+    (docroot / "b.js").write_bytes(b"text " * 500)
+    (docroot / "a.js.gz").write_bytes(compress("gzip", b"text " * 500, "best"))
+    cache = '[cache]\nrevalidate = "60s"\nmax_stale = "60s"\n'
+    site = '[[site]]\nhosts = ["a"]\ntypes = { js = "image/png" }\n[[site]]\nhosts = ["b"]\n'
+    server = start_server(cache + site, root=docroot)
+    with server.connect() as client:
+        for _ in range(3):
+            assert client.request("/a.js", {"Host": "a", "Accept-Encoding": "gzip"}).status == 200
+            reply = client.request("/a.js", {"Host": "b", "Accept-Encoding": "gzip"})
+            assert reply.headers.get("content-encoding") == "gzip"
+            assert client.request("/b.js", {"Host": "a"}).status == 200
+            assert "content-encoding" not in client.request("/b.js", {"Host": "b", "Accept-Encoding": "gzip"}).headers
+    server.stop()
+    assert server.counters()["helper_jobs"] == 4, "each of two files for each of two sites, once"

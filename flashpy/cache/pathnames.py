@@ -32,12 +32,16 @@ class Entry:
     It may have `variants`, entries of their own that live and grow old with it; each names it as its `original`. Those
     of a file are known by their `coding`; `siblings` are they as a check of the entry wants them (None: it has no
     interest in them). Those of a folder are its listings.
+
+    One that is `dead` may still be in the hand of a request that waits. It answers that one, and then nobody may hold
+    it: it takes in neither variants nor prepared answers, which name it, and hears of no eviction.
     """
 
     __slots__ = (
         "checked",
         "chunk",
         "coding",
+        "dead",
         "expires",
         "facts",
         "fresh_until",
@@ -61,6 +65,7 @@ class Entry:
         self.expires = 0.0
         self.chunk: Chunk | None = None
         self.coding = NO_CODING
+        self.dead = False
         self.siblings: Any = None
         self.variants: dict[Any, Entry] = {}
         self.original: Entry | None = None
@@ -95,13 +100,16 @@ class Entry:
         variant = Entry(self.key, path, outcome, facts)
         variant.original = self
         variant.expires = expires
-        self.variants[key] = variant
+        variant.dead = self.dead
+        if not self.dead:
+            self.variants[key] = variant
         return variant
 
     def attach(self, chunk: Chunk) -> None:
         """Make `chunk` the file's first chunk; the entry hears of its eviction."""
         self.chunk = chunk
-        chunk.on_evict.append(self.lose_chunk)
+        if not self.dead:
+            chunk.on_evict.append(self.lose_chunk)
 
     def lose_chunk(self) -> None:
         """Forget every prepared answer, since their bytes are gone."""
@@ -118,6 +126,9 @@ class Entry:
 
     def die(self, chunks: Chunks) -> None:
         """Never serve this again, nor its variants; what a reply has pinned lives until it is sent."""
+        if self.dead:
+            return
+        self.dead = True
         self._drop_variants(chunks)
         chunk = self.chunk
         self.lose_chunk()

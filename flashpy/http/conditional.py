@@ -37,13 +37,14 @@ def decide(
     mtime: int | None,
     size: int,
     now: int,
+    varies: bool = False,
 ) -> Decision:
     """Decide how a request for a file that exists is answered.
 
     `fields` has lower-case names, several lines of one name joined by b", "; names other than If-*
     and Range are not looked at. `etag` is quoted, with W/ when weak, b"" when there is none. `mtime`
     is what Last-Modified says, in seconds as `now`; without one no condition on dates is heeded.
-    `size` is in bytes.
+    `size` is in bytes. `varies`: other representations of the file, in another coding, have the same date.
     """
     if not fields or method not in (b"GET", b"HEAD"):  # RFC 9110, 13.2.1: OPTIONS has none
         return _WHOLE
@@ -52,7 +53,7 @@ def decide(
     if _known(fields, etag, mtime, now):
         return _NOT_MODIFIED
     wanted = fields.get(b"range")
-    if wanted is None or method != b"GET" or not _same(fields, etag, mtime, now):
+    if wanted is None or method != b"GET" or not _same(fields, etag, None if varies else mtime, now):
         return _WHOLE
     spans = parse_range(wanted, size)
     if spans is None:
@@ -90,7 +91,8 @@ def _same(fields: Mapping[bytes, bytes], etag: bytes, mtime: int | None, now: in
     """Step 5: If-Range, with a strong tag or exactly the date that was sent.
 
     A date is a strong validator only when its second is over, else the file may have changed again
-    within it (RFC 9110, section 8.8.2.2).
+    within it (RFC 9110, section 8.8.2.2). One that several codings share is not: whoever has a part of the file as it
+    is, since nobody could compress it then, must not get the rest of it compressed.
     """
     validator = fields.get(b"if-range")
     if validator is None:

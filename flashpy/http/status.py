@@ -72,13 +72,15 @@ class Refusal(Exception):
 
     __slots__ = ("close", "extra", "headers", "reason", "status")
 
-    def __init__(self, status: int, close: bool = True, headers: Fields = (), reason: str = "") -> None:
+    def __init__(
+        self, status: int, close: bool = True, headers: Fields = (), reason: str = "", extra: bytes = b""
+    ) -> None:
         super().__init__(status, close, headers, reason)
         self.status = status
         self.close = close
         self.headers = headers
         self.reason = reason
-        self.extra = b""
+        self.extra = extra
 
     def __str__(self) -> str:
         return f"{self.status} {self.reason or REASONS.get(self.status, '')}".rstrip()

@@ -104,6 +104,8 @@ def _verify(job: Verify, root: Root) -> Answer:
 
 
 def _digest(job: Digest, root: Root) -> Answer:
+    if job.identity.size > wire.DIGEST_MOST:
+        return Failure(job.id, wire.TOO_LARGE, 0)
     digest = hashlib.blake2b(digest_size=16)
     with _opened(job, root) as fd:
         for piece in _pieces(fd, job.identity, _PIECE):

@@ -35,6 +35,10 @@ seldom fits a block of the cache."""
 VERIFY_MOST = 64 << 20
 """No sibling is verified that is larger (bytes), or whose original is: that takes seconds."""
 
+DIGEST_MOST = 1 << 30
+"""No file is digested that is larger (bytes): that takes longer than a client waits, and a helper at
+work for minutes would outlive its server."""
+
 CHECK_PATHS = 256
 """The most paths of one Check."""
 CHECK_BYTES = 60 * 1024
