@@ -19,6 +19,7 @@ from flashpy.http.peers import UNIX, Trusted
 from flashpy.introduction import Introduction
 from flashpy.loop import EXCLUSIVE, READ, Handler
 from flashpy.service import Lane, Lanes, Service
+from flashpy.traced import connection_of
 
 ACCEPTS_PER_TURN = 64
 IDLE_BEFORE_CLOSE = 1.0
@@ -60,6 +61,7 @@ class Acceptor:
         self._expected = 1
         self._out_of_descriptors = 0.0
         self._idle: list[Connection | Introduction] = []
+        self._kind = connection_of(service)
 
     @property
     def lanes(self) -> list[Lane]:
@@ -132,7 +134,7 @@ class Acceptor:
         if listening.introduced:
             connection = Introduction(service, listening.lanes, client, address)
         else:
-            connection = Connection(service, listening.lanes.of(address), client, address)
+            connection = self._kind(service, listening.lanes.of(address), client, address)
         service.connections[fd] = connection
         try:
             connection.start()

@@ -5,6 +5,7 @@ requests come in and are decided. The arrows go down: what is here knows nothing
 """
 
 import socket
+import time
 
 from flashpy import accesslog
 from flashpy.http.accesstext import escape, quote
@@ -13,6 +14,8 @@ from flashpy.http.lines import Gist
 from flashpy.http.request import Request
 from flashpy.http.response import CLOSE, KEEP, Reply
 from flashpy.http.status import Refusal
+from flashpy.http.tracing import request_id, traceparent
+from flashpy.loglines import GONE, HIT, STALE, Written
 from flashpy.loop import HANGUP
 from flashpy.meter import Find
 from flashpy.outgoing import Outgoing
@@ -36,7 +39,8 @@ class Client:
     `_buffer` is what has come and was not taken yet. Of the request under way are `_head`, `_gist` and `_request`; it
     is `_familiar` when its like came before, and only then its reply is remembered; so often it has waited (`_waits`).
     Of its reply are `_reply`, the `_kind` of its last fields and `_outgoing`, what is left of it. `_since` (monotonic
-    seconds) is the last progress.
+    seconds) is the last progress. What only some log formats want of it is when it `_began`, `_how` it is served, and
+    its `_id`.
 
     `address` and `prefix` (of its log lines) are the peer's, which may be a proxy. What a trusted proxy says of the
     request under way is its `origin`: the client's address, and scheme and host as that client used them. It holds as
@@ -44,6 +48,7 @@ class Client:
     """
 
     __slots__ = (
+        "_began",
         "_blanks",
         "_body",
         "_buffer",
@@ -52,6 +57,8 @@ class Client:
         "_fd",
         "_gist",
         "_head",
+        "_how",
+        "_id",
         "_kind",
         "_lane",
         "_lingered",
@@ -106,6 +113,7 @@ class Client:
         self._kind = KEEP
         self._tries = self._waits = 0
         self._lingered = self._blanks = 0
+        self._began, self._how, self._id = self._since, HIT, b""
 
     # Whose request it is
 
@@ -245,21 +253,52 @@ class Client:
 
     def _account(self, status: int, content_sent: int) -> None:
         """Count and log a request that is over, well or badly."""
-        request = self._request
-        if request is not None:
-            rest = accesslog.rest(request, accesslog.said(status, content_sent))
-        else:
-            line = self._head.partition(b"\r\n")[0].partition(b"\n")[0][:1024]
-            rest = accesslog.unparsed(quote(line), status, content_sent)
+        service, request = self._service, self._request
+        written = service.lines.written
         prefix = self._client_prefix() or self.prefix
-        if self._reply is not None and self._reply.user:
-            prefix = accesslog.with_user(prefix, self._reply.user)
-        self._service.count(status, content_sent, prefix, rest)
+        user = self._reply.user if self._reply is not None else b""
+        if written is not None:
+            line = self._write_line(written, prefix, accesslog.said(status, content_sent), user)
+        else:
+            if request is not None:
+                rest = accesslog.rest(request, accesslog.said(status, content_sent))
+            else:
+                rest = accesslog.unparsed(quote(self._first_line()), status, content_sent)
+            line = (accesslog.with_user(prefix, user) if user else prefix) + service.stamp + rest
+        service.count(status, content_sent, line)
+        self._id = b""
+
+    def _write_line(self, written: Written, prefix: bytes, outcome: bytes, user: bytes) -> bytes:
+        request, reply, served = self._request, self._reply, self._how
+        if reply is None:
+            served = GONE
+        elif served is HIT and reply.entry is not None and written.is_stale(reply.entry, self._began):
+            served = STALE
+        scheme = self.origin.scheme if request is not None else None
+        rest = written.rest(request or self._first_line(), outcome, scheme, user)
+        trace = traceparent(self._head) if written.wants_traceparent else b""
+        return written.line(prefix, rest, time.monotonic() - self._began, served, self._name(), trace)
+
+    def _first_line(self) -> bytes:
+        """Of what could not be parsed."""
+        return self._head.partition(b"\r\n")[0].partition(b"\n")[0][:1024]
+
+    def _name(self) -> bytes:
+        """The id of the request under way: what a trusted proxy calls it, or one of our own; b"" when nobody asks."""
+        ids = self._service.lines.ids
+        if ids is not None and not self._id:
+            self._id = (request_id(self._head) if self._lane.trusted is not None else b"") or ids.new()
+        return self._id
+
+    def _tail(self) -> bytes:
+        """The last fields of the reply under way."""
+        tail = self._service.tails[self._kind]
+        return b"X-Request-ID: %b\r\n%b" % (self._name(), tail) if self._service.lines.echo else tail
 
     def _content_sent(self, outgoing: Outgoing) -> int:
         reply = self._reply
         assert reply is not None
-        head = len(reply.head) + len(self._service.tails[self._kind])
+        head = len(reply.head) + len(self._tail())
         return max(0, outgoing.sent - head)
 
     # Time

@@ -255,8 +255,9 @@ class LogHelper(Companion):
 
     def __init__(self, rights: Rights, wanted: LogSettings) -> None:
         super().__init__(rights)
-        self.log = Log(None, wanted.level)
+        self.log = Log(None, wanted.level, wanted.error_format)
         self.paths = (wanted.access, wanted.error)
+        self.form: str = wanted.error_format
         self._files: Files | None = None
         self._records: socket.socket | None = None
 
@@ -265,11 +266,13 @@ class LogHelper(Companion):
         assert self._records is not None
         return self._records
 
-    def set_level(self, level: str) -> None:
-        """The master's own lines from this level up."""
+    def set_level(self, level: str, form: str) -> None:
+        """The master's own lines from this level up, and in this form; that of the log helper's own from its next
+        start on.
+        """
         self.log.flush()
-        dropped = self.log.dropped
-        self.log = Log(self.sock(), level)
+        dropped, self.form = self.log.dropped, form
+        self.log = Log(self.sock(), level, form)
         self.log.dropped = dropped
 
     def use(self, files: Files) -> None:
@@ -285,7 +288,7 @@ class LogHelper(Companion):
             records, its_records = channel.pair()
             try:
                 with its_records:
-                    child = start_log_helper(its_records.fileno(), *files, self.rights)
+                    child = start_log_helper(its_records.fileno(), *files, self.rights, as_json=self.form == "json")
             except OSError:
                 records.close()
                 raise
@@ -302,7 +305,7 @@ class LogHelper(Companion):
         """
         if self._records is not None:
             self._drain(self.log, deadline)
-            farewell = Log(self._records, "info")
+            farewell = Log(self._records, "info", self.form)
             farewell.info(last)
             self._drain(farewell, deadline)
             self._records.close()

@@ -22,6 +22,7 @@ from flashpy.http.request import Request, Special
 from flashpy.http.response import CLOSE
 from flashpy.http.status import Refusal
 from flashpy.http.target import parse_target
+from flashpy.loglines import HIT, MISS
 from flashpy.loop import READ
 from flashpy.replying import FLAGS, Replying
 from flashpy.service import Remembered
@@ -170,6 +171,7 @@ class Connection(Replying):
     def _take_head(self) -> bool:
         """One request head from the buffer; False when it is not complete. Raises Refusal."""
         buffer, limits = self._buffer, self._service.limits
+        self._began, self._how = self._since, HIT
         if buffer[0] in b"\r\n" and framing.is_blank_start(buffer):
             self._head = b""
             if len(buffer) > 1:
@@ -283,6 +285,7 @@ class Connection(Replying):
     def _want(self, wanted: Wanted) -> None:
         self._service.counts.misses += 1
         self._waits += 1
+        self._how = MISS
         if self._waits > WAITS:
             self._refuse(Refusal(503, close=False, headers=((b"Retry-After", b"1"),), reason="no end of waiting"))
             return

@@ -9,10 +9,10 @@ connection, as the specification wants it: whoever that is, it does not speak HT
 import socket
 
 from flashpy.client import NOW, RECEIVE
-from flashpy.connection import Connection
 from flashpy.http.proxyprotocol import BadHeader, Introduced, parse
 from flashpy.loop import READ
 from flashpy.service import Lanes, Service
+from flashpy.traced import connection_of
 
 
 class Introduction:
@@ -69,7 +69,7 @@ class Introduction:
         service, address = self._service, found.address or self.address
         if self._watched:
             service.loop.remove(self._fd)
-        connection = Connection(service, self._lanes.of(address), self._sock, address)
+        connection = connection_of(service)(service, self._lanes.of(address), self._sock, address)
         service.connections[self._fd] = connection
         try:
             connection.start(self._buffer[found.size :])

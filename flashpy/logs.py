@@ -6,6 +6,7 @@ log helper's (`flashpy_helpers.logfile`). Tracebacks are written without source 
 would open the source file.
 """
 
+import json
 import os
 import socket
 import sys
@@ -18,6 +19,7 @@ from flashpy_helpers import channel
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 RECORD = 48 * 1024
 KEPT = 1 << 20
+_ROOM = 32  # for what stands before the message, in twelves
 
 
 def escape(text: str) -> str:
@@ -38,14 +40,17 @@ def describe(problem: BaseException) -> str:
 
 
 class Log:
-    """The sending end of the log helper's channel. `level` is the least severe level that is written."""
+    """The sending end of the log helper's channel. `level` is the least severe level that is written, `form` is "text"
+    or "json".
+    """
 
-    def __init__(self, sock: socket.socket | None, level: str = "info") -> None:
+    def __init__(self, sock: socket.socket | None, level: str = "info", form: str = "text") -> None:
         self.dropped = 0
         self.errors = 0
         self._socket = sock
         self._pid = os.getpid()  # each process makes its own
         self._least = LEVELS[level]
+        self._form = form
         self._access: list[bytes] = []
         self._access_bytes = 0
         self._waiting: deque[bytes] = deque()
@@ -82,13 +87,23 @@ class Log:
     def _write(self, level: str, text: str) -> None:
         if LEVELS[level] < self._least:
             return
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-        line = f"{stamp} [{self._pid}] [{level}] {escape(text)}\n".encode("ascii")
+        line = self._line(level, text)
         if self._socket is None:
-            sys.stderr.write(line.decode("ascii"))
+            sys.stderr.write(line)
             return
-        self._keep(b"E" + (line if len(line) < RECORD else line[: RECORD - 2] + b"\n"))
+        self._keep(b"E" + line.encode("ascii"))
         self.flush()
+
+    def _line(self, level: str, text: str) -> str:
+        """A line in ASCII that fits a record; as JSON no character is longer than six or, beyond 16 bits, twelve."""
+        now = time.gmtime()
+        if self._form == "json":
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
+            told = {"time": stamp, "pid": self._pid, "level": level, "message": text[: RECORD // 12 - _ROOM]}
+            return json.dumps(told).replace("\x7f", "\\u007f") + "\n"
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", now)
+        line = f"{stamp} [{self._pid}] [{level}] {escape(text)}"
+        return line[: RECORD - 2] + "\n"
 
     def flush(self) -> None:
         """Send what there is; what does not go now is kept (bounded) for the next flush."""

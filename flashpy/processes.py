@@ -109,7 +109,7 @@ def _be_worker(work: Work, heritage: Heritage, rights: Rights) -> None:
         drop(rights)
         status = work(heritage)
     except BaseException as problem:  # the last resort of this process
-        Log(heritage.log).bug(f"worker {heritage.number} ended", problem)
+        Log(heritage.log, form=heritage.settings.log.error_format).bug(f"worker {heritage.number} ended", problem)
     finally:
         os._exit(status)
 
@@ -161,9 +161,12 @@ def libraries() -> list[str]:
     return [place for place in sys.path[0 if sys.flags.safe_path else 1 :] if os.path.isabs(place)]
 
 
-def start_log_helper(records: int, access: int, error: int, rights: Rights) -> Child:
-    """Start the log helper with its end of the channel and the open files. Raises OSError."""
-    return _start("log", (records, access, error), rights)
+def start_log_helper(records: int, access: int, error: int, rights: Rights, *, as_json: bool) -> Child:
+    """Start the log helper with its end of the channel and the open files. Raises OSError.
+
+    What it says itself is text, or ``as_json``.
+    """
+    return _start("log", (records, access, error), rights, extra=("1" if as_json else "0",))
 
 
 def start_watcher(control: int, rights: Rights) -> Child:
@@ -171,15 +174,17 @@ def start_watcher(control: int, rights: Rights) -> Child:
     return _start("watch", (control,), rights)
 
 
-def _start(kind: str, fds: Sequence[int], rights: Rights, places: Iterable[str] = ()) -> Child:
+def _start(
+    kind: str, fds: Sequence[int], rights: Rights, places: Iterable[str] = (), extra: Sequence[str] = ()
+) -> Child:
     """Run a program of flashpy_helpers in a session of its own: Ctrl-C is for the master.
 
-    It imports from the standard library, its own folder and these ``places``.
+    It imports from the standard library, its own folder and these ``places``. ``extra`` is told after the descriptors.
     """
     groups = ",".join(map(str, rights.groups))
     # -1 means "off" for a log and "as it is" for rights: only root may set groups, even the same.
     uid = -1 if rights == current() else rights.uid
-    numbers = [*map(str, fds), str(uid), str(rights.gid), groups]
+    numbers = [*map(str, fds), *extra, str(uid), str(rights.gid), groups]
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _PROGRAM, "\n".join((_FOLDER, *places)), kind, *numbers],
         stdin=subprocess.DEVNULL,

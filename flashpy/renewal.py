@@ -46,7 +46,11 @@ class Renewal:
         check_descriptors(settings)
         listeners = bind_all(server.listen, server.backlog, kept)
         self._undo.callback(discard, [one for one in listeners if one not in kept])
-        if (settings.log.access, settings.log.error) != ground.logs.paths:
+        before = self._present.settings.log
+        if (
+            settings.log.access,
+            settings.log.error,
+        ) != ground.logs.paths or settings.log.error_format != before.error_format:
             self._files = open_files(settings.log.access, settings.log.error)
             self._undo.callback(self._files.close)
         if server.pidfile != self._present.settings.server.pidfile:
@@ -73,7 +77,7 @@ class Renewal:
         ground.pidfile = self._pidfile
         if ground.heavy.wanted and not needs_heavy(settings):
             ground.heavy.release()
-        ground.logs.set_level(settings.log.level)
+        ground.logs.set_level(settings.log.level, settings.log.error_format)
         if self._files is None:
             return False
         ground.logs.paths = (settings.log.access, settings.log.error)

@@ -13,6 +13,7 @@ from flashpy import accesslog
 from flashpy.client import NOW, Client
 from flashpy.http.response import CLOSE, KEEP, KEEP_OLD, Reply, refusal
 from flashpy.http.status import Refusal
+from flashpy.loglines import HIT, REFUSED
 from flashpy.outgoing import BLOCKED, BROKEN, DONE, PAUSED, Outgoing
 from flashpy.states import READING, SENDING, WAITING
 from flashpy.tasks import Trouble
@@ -34,12 +35,19 @@ class Replying(Client):
         if not reply.lasting or request.has_body or self._is_measured(reply):
             self._send_reply(reply)
             return
-        rest, prefix = accesslog.rest(request, reply.said), self._client_prefix()
+        lines, prefix = self._service.lines, self._client_prefix()
+        if lines.written is None:
+            rest = accesslog.rest(request, reply.said)
+        else:
+            rest = lines.written.rest(request, reply.said, self.origin.scheme)
         if self._familiar and self.served <= self._service.kept_requests:
             size = reply.size + len(self._service.tails[self._kind])
             known = (reply, rest, self._kind, size, prefix)
             self._lane.gists.put(self._gist, known, reply.entry, len(rest) + request.weight)
-        self._send_short(reply, rest, self._kind, prefix, b"")
+        if lines.written is None and not lines.traces:
+            self._send_short(reply, rest, self._kind, prefix, b"")
+        else:
+            self._send_reply(reply)  # its line is of its own, for it may have waited
 
     def _send_short(self, reply: Reply, rest: bytes, kind: int, prefix: bytes, head: bytes) -> None:
         """Send a lasting reply: one system call, and one record for the counters and the log.
@@ -60,7 +68,8 @@ class Replying(Client):
         if sent != reply.size + len(tail):
             self._fell_short(reply, kind, sent, head)
             return
-        service.answered.append((prefix or self.prefix, rest, reply))
+        append = service.append_hit
+        append((prefix or self.prefix, rest, reply))
         service.answered_otherwise += 1
         request, self._request = self._request, None
         if kind != CLOSE:
@@ -83,7 +92,7 @@ class Replying(Client):
         self._reply = reply
         if reply.stream is not None:
             outgoing = self._new_outgoing(reply)
-            outgoing.add(reply.head, self._service.tails[self._kind])
+            outgoing.add(reply.head, self._tail())
             outgoing.follow(reply.stream)
             self._pump()
             return
@@ -91,7 +100,7 @@ class Replying(Client):
             self._ready_outgoing(reply)
             self._pump()
             return
-        tail = self._service.tails[self._kind]
+        tail = self._tail()
         try:
             sent = self._sock.sendmsg((reply.head, tail, reply.body), (), FLAGS[self._kind])
         except BlockingIOError:
@@ -107,7 +116,7 @@ class Replying(Client):
     def _ready_outgoing(self, reply: Reply) -> Outgoing:
         """A reply that is all at hand."""
         outgoing = self._new_outgoing(reply)
-        outgoing.add(reply.head, self._service.tails[self._kind], reply.body)
+        outgoing.add(reply.head, self._tail(), reply.body)
         if reply.chunk is not None:
             outgoing.hold(reply.chunk, reply.stop)
         return outgoing
@@ -138,6 +147,7 @@ class Replying(Client):
             self._request, self._familiar = parser.request(self._gist)
             self.origin = self._lane.origin(self._request)
             self._tries = 0
+            self._began, self._how = self._since, HIT
         self._reply = reply
         self._kind = kind
         self._dispatch_rest(reply, sent)
@@ -157,6 +167,7 @@ class Replying(Client):
     def _refuse(self, problem: Refusal) -> None:
         """An error is a reply like any other; when the request's end is uncertain, the last one."""
         request = self._request
+        self._how = REFUSED
         if request is None or problem.close:
             self._buffer = b""
             self._body = None

@@ -21,6 +21,7 @@ from flashpy.http.lines import Gist
 from flashpy.http.peers import UNIX, Trusted
 from flashpy.http.request import Request, RequestParser
 from flashpy.http.response import CLOSE, IN_PIECES, KEEP, KEEP_OLD, Reply, last_fields, read_tally
+from flashpy.loglines import Answered, Lines
 from flashpy.logs import Log
 from flashpy.loop import Loop
 from flashpy.meter import Meter
@@ -33,8 +34,6 @@ JOINED_BYTES = 8 << 20
 NOBODY: Final = Forwarded()
 # Reply, rest of the log line, kind of last fields, bytes to send, and the log line's prefix: b"" when it is the peer's.
 Remembered = tuple[Reply, bytes, int, int, bytes]
-# What was answered the short way: the client's part of the log line, the rest of it, the reply.
-Answered = tuple[bytes, bytes, Reply]
 
 
 class Lane:
@@ -140,7 +139,7 @@ class Service:
         content: Content,
         answerer: Answerer,
         pool: HelperPool,
-        access: bool,
+        lines: Lines,
         meter: Meter | None = None,
         heavy: HelperPool | None = None,
     ) -> None:
@@ -155,12 +154,13 @@ class Service:
         self.connections: dict[int, Any] = {}
         # What was answered the short way since it was settled, and how much of it not by the whole head: a head that
         # was found only when it was trimmed is a hit, and no memo hit.
-        self.answered: list[Answered] = []
+        self.lines = lines
+        self.answered: list[Answered] = [] if lines.written is None else lines.written
+        self.append_hit = self.answered.append if lines.written is None else lines.written.append_hit
         self.answered_otherwise = 0
         self.head_limit = limits.header_bytes
         self.draining = False
         self.drain_began = 0.0
-        self._access = access
         self._joined: list[Reply] = []
         self._joined_bytes = 0
         self.stamp = b""
@@ -175,6 +175,8 @@ class Service:
         self._part_joined()
         self.tails = last_fields(format_date(second))
         self.stamp = accesslog.stamp(second)
+        if self.lines.written is not None:
+            self.lines.written.renew(second)
 
     def warm(self, reply: Reply, kind: int) -> None:
         """A lasting reply was sent in pieces. One that is hot is joined for the rest of the second.
@@ -203,15 +205,15 @@ class Service:
         self.counts.stale += usable
         return usable
 
-    def count(self, status: int, length: int, prefix: bytes, rest: bytes) -> None:
+    def count(self, status: int, length: int, line: bytes) -> None:
         """A request is over: counters and its one access line, after those that were answered before it."""
         self.settle_answered()
         counts = self.counts
         counts.requests += 1
         counts.bytes += length
         counts.statuses[status // 100] += 1
-        if self._access:
-            self.log.access(prefix + self.stamp + rest)
+        if self.lines.on and self.lines.keeps(status):
+            self.log.access(line)
 
     def settle_answered(self) -> None:
         """Count and log what was answered the short way.
@@ -219,7 +221,7 @@ class Service:
         In one go, at most a hundred times a second and before anything that is logged singly, so that a hit itself pays
         one append: under load a turn has but a few hits.
         """
-        counts, stamp, records = self.counts, self.stamp, self.answered
+        counts, records = self.counts, self.answered
         self.next_settling = self.loop.now + SETTLE_SECONDS
         if not records:
             return
@@ -231,9 +233,19 @@ class Service:
         counts.statuses[2] += len(records) - thirds - fourths
         counts.statuses[3] += thirds
         counts.statuses[4] += fourths
-        if self._access:
-            self.log.access(b"".join([prefix + stamp + rest for prefix, rest, _ in records]))
+        if self.lines.on:
+            self._log_answered()
         records.clear()
+
+    def _log_answered(self) -> None:
+        lines, stamp, records = self.lines, self.stamp, self.answered
+        if lines.is_sampled:
+            records = [answered for answered in records if lines.keeps(answered[2].status)]
+        if lines.written is None:
+            self.log.access(b"".join([prefix + stamp + rest for prefix, rest, _ in records]))
+        else:
+            line = lines.written.line
+            self.log.access(b"".join([line(prefix, *details) for prefix, details, _ in records]))
 
     def drain(self) -> None:
         """Every reply from now on is its connection's last."""

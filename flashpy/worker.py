@@ -30,6 +30,7 @@ from flashpy.guard import Guard
 from flashpy.helperpool import HelperPool
 from flashpy.heritage import NEW_HEAVY, NEW_LOG, NEW_SPAWNER, READY, Heritage, rooted
 from flashpy.http.peers import Trusted
+from flashpy.loglines import lines_of
 from flashpy.logs import Log
 from flashpy.loop import READ, Loop
 from flashpy.meter import Meter
@@ -97,7 +98,7 @@ class Worker:
     def __init__(self, heritage: Heritage) -> None:
         settings = heritage.settings
         self._slot, self._channel = heritage.slot, heritage.channel
-        self._log = Log(heritage.log, settings.log.level)
+        self._log = Log(heritage.log, settings.log.level, settings.log.error_format)
         self._loop = loop = Loop(self._on_error)
         self._memory_fd, memory = make_memory(settings.cache.memory, lock=settings.cache.lock)
         self._chunks = chunks = Chunks(memoryview(memory), settings.cache.chunk)
@@ -131,7 +132,7 @@ class Worker:
                 Guard(findings),
             ),
             self._pool,
-            access=settings.log.access != "off",
+            lines_of(settings, heritage.number, lambda: loop.now),
             meter=_meter(heritage, loop),
             heavy=self._heavy,
         )

@@ -286,10 +286,9 @@ class Server:
     def counters(self) -> dict[str, int]:
         """The counters that the last line of the error log holds; after ``stop``."""
         last = self.log_lines()[-1]
-        match = _LOG_LINE.match(last)
-        assert match is not None, last
-        assert match[2].startswith("counters "), last
-        counters: dict[str, int] = json.loads(match[2].removeprefix("counters "))
+        _, message = told(last)
+        assert message.startswith("counters "), last
+        counters: dict[str, int] = json.loads(message.removeprefix("counters "))
         return counters
 
     def finish(self) -> None:
@@ -315,9 +314,8 @@ class Server:
 
     def _check_texts(self) -> None:
         for line in [*self.stderr.splitlines(), *self.log_lines()]:
-            match = _LOG_LINE.match(line)
             announced = any(text in line for text in self._announced)
-            assert announced or (match is not None and match[1] != "error"), line
+            assert announced or told(line)[0] not in ("", "error"), line
 
     def _check_files(self) -> None:
         server = self.settings["server"]
@@ -329,6 +327,15 @@ class Server:
 
     def _all_text(self) -> str:
         return f"stdout {self.stdout!r}, stderr {self.stderr!r}, log {self.log_lines()[-20:]}"
+
+
+def told(line: str) -> tuple[str, str]:
+    """Level and message of a line of the error log, in either form; a line in neither has no level."""
+    if line.startswith("{"):
+        record = json.loads(line)
+        return record["level"], record["message"]
+    match = _LOG_LINE.match(line)
+    return (match[1], match[2]) if match is not None else ("", line)
 
 
 def to_toml(tables: Mapping[str, Any]) -> str:

@@ -34,6 +34,7 @@ ORDER = """
     flashpy flashpy.http flashpy.cache
     flashpy.http.accesstext flashpy.http.credentials flashpy.http.dates flashpy.http.glob flashpy.http.mime
     flashpy.http.negotiation flashpy.http.peers flashpy.http.presets flashpy.http.ranges flashpy.http.status
+    flashpy.http.tracing
     flashpy.http.conditional flashpy.http.framing flashpy.http.navigation flashpy.http.pages
     flashpy.http.proxyprotocol flashpy.http.target
     flashpy.http.lines
@@ -43,7 +44,7 @@ ORDER = """
     flashpy.cache.pathnames
 
     flashpy.loop flashpy.pidfile flashpy.privileges flashpy.scoreboard flashpy.shares flashpy.signals
-    flashpy.logs
+    flashpy.logformat flashpy.logs
     flashpy.config.address flashpy.config.machine flashpy.config.probe flashpy.config.source
     flashpy.config.units
     flashpy.config.schema
@@ -53,7 +54,7 @@ ORDER = """
     flashpy.config
     flashpy.heritage
 
-    flashpy.accesslog flashpy.findings flashpy.meter flashpy.rules flashpy.tasks
+    flashpy.accesslog flashpy.findings flashpy.loglines flashpy.meter flashpy.rules flashpy.tasks
     flashpy.helper flashpy.sites
     flashpy.asking flashpy.content
     flashpy.helperpool
@@ -64,6 +65,7 @@ ORDER = """
     flashpy.client
     flashpy.replying
     flashpy.connection
+    flashpy.traced
     flashpy.introduction
     flashpy.accept
     flashpy.worker

@@ -1,5 +1,6 @@
 """The log helper as a process, on real files and full devices."""
 
+import json
 import os
 import re
 import select
@@ -21,10 +22,10 @@ LOST = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[%d\] \[warning\] %s log: (\d+) lines l
 class LogHelper:
     """A log helper process and the sending end of its channel."""
 
-    def __init__(self, access: int, error: int) -> None:
+    def __init__(self, access: int, error: int, *, as_json: bool = False) -> None:
         self.records, far = channel.pair()
         numbers = [far.fileno(), *{fd for fd in (access, error) if fd >= 0}]
-        arguments = map(str, [far.fileno(), access, error, -1, -1])
+        arguments = map(str, [far.fileno(), access, error, int(as_json), -1, -1])
         with far:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", START, FOLDER, "log", *arguments, ""],
@@ -237,3 +238,13 @@ def test_own_lines_have_the_form_of_the_error_log(tmp_path: Path) -> None:
     log.send(b"Aline\n")
     log.end()
     assert re.fullmatch(_lost(log, "access", "No space left on device"), error.read_text())
+
+
+def test_losses_are_told_as_json(tmp_path: Path) -> None:
+    error = tmp_path / "error"
+    log = LogHelper(os.open("/dev/full", os.O_WRONLY), _open(error), as_json=True)
+    log.send(b"Aone\ntwo\n")
+    log.end()
+    (record,) = [json.loads(line) for line in error.read_text().splitlines()]
+    assert (record["pid"], record["level"]) == (log.process.pid, "warning")
+    assert record["message"].startswith("access log: 2 lines lost: No space left")

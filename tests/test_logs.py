@@ -1,5 +1,8 @@
 """Records to the log helper: never waiting, bounded, counted, one line each. The test is the log helper."""
 
+import json
+import os
+import re
 import socket
 from collections.abc import Iterator
 
@@ -200,3 +203,27 @@ def test_an_interrupted_channel_is_no_error() -> None:
     log.flush()
     assert log.pending
     reader.close()
+
+
+@given(st.text(max_size=60))
+def test_json_is_one_line_and_holds_the_message(text: str) -> None:
+    reader = Reader()
+    try:
+        Log(reader.near, form="json").error(text)
+        lines = reader.lines(b"E")
+    finally:
+        reader.close()
+    assert len(lines) == 1
+    assert lines[0].isascii()
+    assert lines[0].decode().isprintable()
+    record = json.loads(lines[0])
+    assert list(record) == ["time", "pid", "level", "message"]
+    assert (record["pid"], record["level"], record["message"]) == (os.getpid(), "error", text)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", record["time"])
+
+
+@pytest.mark.parametrize("character", ["a", "\n", "é", "\U0001f600"])
+def test_a_long_message_stays_an_object(reader: Reader, character: str) -> None:
+    Log(reader.near, form="json").error(character * 2 * RECORD)
+    (line,) = reader.lines(b"E")
+    assert set(json.loads(line)["message"]) == {character}

@@ -26,6 +26,7 @@ from flashpy.content import Content
 from flashpy.findings import Findings
 from flashpy.guard import Guard
 from flashpy.helperpool import HelperPool
+from flashpy.loglines import Lines
 from flashpy.logs import Log
 from flashpy.loop import Loop
 from flashpy.processes import libraries
@@ -151,7 +152,7 @@ class Bench:
             content,
             Answerer(self.pathnames, content, chunk, Representations(chunks, findings, lambda: False), Guard(findings)),
             self.pool,
-            access=True,
+            Lines(),
         )
         self.lane = Lane(self.service.limits)
         loop.every_turn(self._end_turn)

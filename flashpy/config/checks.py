@@ -14,6 +14,7 @@ from flashpy.config.rulecheck import check_rules
 from flashpy.config.schema import Mount, Settings, Site
 from flashpy.config.source import Key, Source
 from flashpy.config.units import format_size, format_time
+from flashpy.logformat import Format
 
 # RFC 9110, sections 5.6.2 (token), 5.5 (field values; ASCII only) and 8.3.1 (media types).
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
@@ -58,6 +59,7 @@ def check(settings: Settings, source: Source) -> None:
     _check_chunk(settings.cache.chunk, source)
     if settings.limits.client_burst and not settings.limits.client_requests:
         raise source.error(("limits", "client_burst"), "means nothing without client_requests")
+    _check_format(settings.log.format, source)
     _check_listeners(settings, source)
     _check_proxies(settings, source)
     _check_account(("server", "user"), settings.server.user, None, source)
@@ -65,6 +67,8 @@ def check(settings: Settings, source: Source) -> None:
     _check_hosts(settings, source)
     for number, site in enumerate(settings.site):
         _check_site(("site", number), site, source)
+        if settings.server.request_id:
+            _check_request_id(("site", number), site, source)
 
 
 def _check_order(settings: Settings, source: Source) -> None:
@@ -82,6 +86,13 @@ def _check_chunk(chunk: int, source: Source) -> None:
     if chunk & (chunk - 1):
         words = f"expected a power of two, not {format_size(chunk)}"
         raise source.error(("cache", "chunk"), words)
+
+
+def _check_format(text: str, source: Source) -> None:
+    try:
+        Format(text)
+    except ValueError as error:
+        raise source.error(("log", "format"), str(error)) from None
 
 
 def _check_listeners(settings: Settings, source: Source) -> None:
@@ -152,6 +163,16 @@ def _check_library(key: Key, what: str, source: Source) -> None:
     library = missing_library(what)
     if library is not None:
         raise source.error(key, f"needs the library {library}, which is not installed")
+
+
+def _check_request_id(key: Key, site: Site, source: Source) -> None:
+    """Nobody else may set the field that the server sets then."""
+    places = [((*key, "headers"), site.headers)]
+    places += [((*key, "rule", number, "headers"), rule.headers) for number, rule in enumerate(site.rule)]
+    for place, headers in places:
+        for name in headers:
+            if name.lower() == "x-request-id":
+                raise source.error((*place, name), "with server.request_id the server sets this field itself")
 
 
 def _is_file_name(name: str) -> bool:

@@ -95,6 +95,8 @@ def expected(kind: Kind) -> str:
         return _WORDS[kind.unit]
     if kind.type in (bool, str):
         return _WORDS[kind.type.__name__]
+    if kind.type is float:
+        return f"a number from {_span(kind, str)}"
     if kind.type is int:
         return f"a whole number from {_span(kind, str)}"
     return _of_several(kind)

@@ -71,7 +71,7 @@ def _plain(kind: Kind, value: Any) -> str:
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, int) else _text(value or "")
+    return str(value) if isinstance(value, int | float) else _text(value or "")
 
 
 def _listen(listen: Listen) -> str:

@@ -97,6 +97,8 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     backlog: Annotated[int, Meta(ge=1, le=65535)] = 2048
     # None, "" in the file: none. A service manager knows the process without one.
     pidfile: Annotated[str | None, _unit("path or nothing")] = None
+    # Whether replies have an X-Request-ID: it costs each of them the way from memory.
+    request_id: bool = False
     # As gunicorn's: long enough for most downloads, short enough for a service manager (90 s).
     graceful_timeout: Annotated[float, _time(0, DAY)] = 30.0
     # As gunicorn's. A turn of the loop takes microseconds, so this is a stuck process, not a slow.
@@ -187,6 +189,11 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     access: Annotated[str, _unit("access log")] = "-"
     error: Annotated[str, _unit("error log")] = "-"
+    # What every analyser reads, and what the way of a hit is made for.
+    format: str = "combined"
+    error_format: Literal["text", "json"] = "text"
+    # All of them: who counts by the log must say that it is not whole. Errors are always written.
+    sample: Annotated[float, Meta(ge=0, le=1)] = 1.0
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 

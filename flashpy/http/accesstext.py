@@ -1,4 +1,4 @@
-"""WORKER: the client's bytes as they may stand in the access log.
+"""The client's bytes as they may stand in the access log.
 
 The request line, Referer and User-Agent are whatever a client sent. What could end a line or a quoted field is written
 as \\xHH, so that nobody can forge a line. Done once for each distinct text, where `request` remembers it.

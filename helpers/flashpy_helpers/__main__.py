@@ -76,10 +76,10 @@ def main() -> None:
             _spawner("flashpy-spawner", Trade("flashpy-helper", pathname.do), *arguments)
         case ["heavy-spawner", *arguments]:
             _spawner("flashpy-heavy", _heavy_trade(), *arguments)
-        case ["log", records, access, error, uid, gid, groups]:
+        case ["log", records, access, error, as_json, uid, gid, groups]:
             kept = {int(records), int(access), int(error)}
             _enter("flashpy-log", kept, int(uid), int(gid), groups)
-            logfile.run(socket.socket(fileno=int(records)), int(access), int(error))
+            logfile.run(socket.socket(fileno=int(records)), int(access), int(error), as_json == "1")
         case ["watch", control, uid, gid, groups]:
             _enter("flashpy-watcher", {int(control)}, int(uid), int(gid), groups)
             watcher.run(socket.socket(fileno=int(control)))

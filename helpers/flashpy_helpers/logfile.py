@@ -7,6 +7,7 @@ once, then once a minute, the rest as soon as writing works again. It ends at th
 everything written.
 """
 
+import json
 import os
 import select
 import socket
@@ -72,8 +73,8 @@ class Stream:
             return 0
 
 
-def run(records: socket.socket, access: int, error: int) -> None:
-    """Write what arrives on ``records`` until its end."""
+def run(records: socket.socket, access: int, error: int, as_json: bool = False) -> None:
+    """Write what arrives on ``records`` until its end; ``as_json`` is how the error log is written."""
     streams = {b"A": Stream("access", access), b"E": Stream("error", error)}
     told = float("-inf")
     ended = False
@@ -84,7 +85,7 @@ def run(records: socket.socket, access: int, error: int) -> None:
         now = time.monotonic()
         for stream in streams.values():
             if stream.lost and (not stream.failing or ended or now - told > _REMIND):
-                _report_loss(stream, streams[b"E"])
+                _report_loss(stream, streams[b"E"], as_json)
                 told = now
         if not ended and sum(len(lines) for _, lines in batch) < _BUSY_BYTES:
             time.sleep(_NAP)
@@ -111,10 +112,10 @@ def _gather(records: socket.socket) -> tuple[list[tuple[bytes, bytes]], bool]:
     return batch, False
 
 
-def _report_loss(stream: Stream, log: Stream) -> None:
+def _report_loss(stream: Stream, log: Stream, as_json: bool) -> None:
     """Say in the error log how much was lost."""
     text = f"{stream.name} log: {stream.lost} lines lost: {stream.reason}"
-    if log.tell(error_line("warning", text)):
+    if log.tell(json_line("warning", text) if as_json else error_line("warning", text)):
         stream.lost = 0
 
 
@@ -122,3 +123,10 @@ def error_line(level: str, text: str) -> bytes:
     """A line of the error log about this process, in the format that all processes use."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     return f"{stamp} [{os.getpid()}] [{level}] {text}\n".encode()
+
+
+def json_line(level: str, text: str) -> bytes:
+    """The same as JSON."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    told = {"time": stamp, "pid": os.getpid(), "level": level, "message": text}
+    return json.dumps(told).encode() + b"\n"
