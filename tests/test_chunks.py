@@ -99,8 +99,15 @@ def test_what_is_not_to_be_kept_goes_with_its_last_user_unless_it_is_asked_for_a
             chunks.touch("a")
         chunks.unpin(chunk)
         assert (chunks.get("a") is chunk) is again
-    assert not chunks.wanted_before("b")
-    assert chunks.wanted_before("b")
+
+
+def test_what_was_asked_for_is_known_again_until_another_takes_its_place(chunks: Chunks) -> None:
+    """Keys whose hash is no other in another process: place and mark are as they are written."""
+    one, other = 1 << 16 | 7, 2 << 16 | 7
+    assert not chunks.wanted_before(one)
+    assert chunks.wanted_before(one)
+    assert not chunks.wanted_before(other)
+    assert not chunks.wanted_before(one)
 
 
 def test_abandoning_what_was_not_reserved_is_a_bug(chunks: Chunks) -> None:
